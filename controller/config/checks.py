@@ -1,0 +1,170 @@
+"""What no single key can tell: clashes between instances, things that must exist, wishes that cannot come true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from controller.config import resolve
+from controller.config.mistakes import KeyPath
+from controller.config.model import FRONTEND, session_name
+from controller.config.schema import ConfigFile, InstanceSection
+from runtime.engines.kinds import KINDS
+
+Finding = tuple[KeyPath, str, str]
+"""Where, what is wrong, what would be right."""
+
+RESERVED = "all"
+
+
+def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
+    yield from _keys(("router",), written.router.api_key_env, environment)
+    yield from _instance_names(written)
+    yield from _model_names(written)
+    yield from _ports(written)
+    for index, section in enumerate(written.instances):
+        path: KeyPath = ("instances", index)
+        yield from _origin(path, section)
+        yield from _address(path, section)
+        yield from _venv(path, section, folder)
+        yield from _keys(path, section.api_key_env, environment)
+        yield from _sleep(path, section, written)
+        yield from _gpus(path, section, written)
+
+
+def _keys(path: KeyPath, variable: str | None, environment: Mapping[str, str]) -> Iterator[Finding]:
+    if variable is not None and not environment.get(variable):
+        yield (*path, "api_key_env"), f"the environment variable {variable} is not set", "set it to the key"
+
+
+def _instance_names(written: ConfigFile) -> Iterator[Finding]:
+    names: dict[str, int] = {}
+    sessions: dict[str, str] = {session_name("", FRONTEND): "the router's own session"}
+    for index, section in enumerate(written.instances):
+        name = resolve.name_of(section)
+        path = ("instances", index, "name" if section.name else "model")
+        if name == RESERVED:
+            yield path, f"the name {RESERVED!r} is taken by /health/{RESERVED}", "choose another name"
+        if name in names:
+            where = f"instances[{names[name]}]"
+            yield path, f"the instance name {name!r} is already used by {where}", "give each instance a name of its own"
+            continue
+        names[name] = index
+        session = session_name("", name)
+        if session in sessions:
+            problem = f"in tmux {name!r} becomes {session!r}, as does {sessions[session]}"
+            yield path, problem, "choose names that differ in letters, digits, - or _"
+        else:
+            sessions[session] = f"instance {name!r}"
+
+
+def _model_names(written: ConfigFile) -> Iterator[Finding]:
+    owners: dict[str, str] = {section.model: section.model for section in written.instances}
+    for index, section in enumerate(written.instances):
+        if section.model == RESERVED:
+            problem = f"the model name {RESERVED!r} is taken by /health/{RESERVED}"
+            yield ("instances", index, "model"), problem, "choose another name"
+        facts = resolve.facts_of(section)
+        sources = {
+            "aliases": section.aliases,
+            "engine_args": (*facts.served_names, *facts.adapters),
+        }
+        for key, names in sources.items():
+            for name in names:
+                owner = owners.setdefault(name, section.model)
+                if owner != section.model:
+                    problem = f"the name {name!r} belongs to the model {owner!r} already"
+                    yield ("instances", index, key), problem, "a name can lead to one model only"
+
+
+def _ports(written: ConfigFile) -> Iterator[Finding]:
+    router = written.router
+    taken: dict[tuple[str, int], str] = {}
+    if router.enable_router:
+        taken[_machine(router.router_host), router.router_port] = "the router"
+    for index, section in enumerate(written.instances):
+        port = resolve.declared_port(section)
+        if port is None:
+            continue
+        address = _machine(resolve.host_of(section)), port
+        key = "port" if section.port is not None else "url" if section.url is not None else "engine_args"
+        if address in taken:
+            problem = f"port {port} is already used by {taken[address]}"
+            yield ("instances", index, key), problem, "give each engine a port of its own"
+        else:
+            taken[address] = f"instances[{index}]"
+
+
+def _machine(host: str) -> str:
+    """All loopback and any-addresses are one machine: this one."""
+    local = ("localhost", "0.0.0.0", "::", "::1", "[::]", "*")
+    return "127.0.0.1" if host in local or host.startswith("127.") else host
+
+
+def _origin(path: KeyPath, section: InstanceSection) -> Iterator[Finding]:
+    if section.engine is None and not section.command and section.url is None:
+        yield (*path, "engine"), "is missing", f"write one of {', '.join(KINDS)}"
+    kind = KINDS[resolve.kind_of(section)]
+    if section.engine is not None and kind.command is None and not section.command and section.url is None:
+        problem = f"an engine of kind {section.engine!r} cannot be started from a model name"
+        yield (*path, "engine"), problem, "add url (it runs already) or command (how to start it)"
+    if section.url is not None:
+        for key in ("command", "host", "port", "using_venv", "gpus"):
+            if getattr(section, key):
+                problem = f"means nothing beside url: {section.url} is never launched"
+                yield (*path, key), problem, "remove one of the two"
+    if section.engine_args and section.args:
+        yield (*path, "args"), "is another name for engine_args, and both are given", "keep one of them"
+
+
+def _address(path: KeyPath, section: InstanceSection) -> Iterator[Finding]:
+    facts = resolve.facts_of(section)
+    if facts.port is not None and not (facts.port.isdecimal() and 0 < int(facts.port) < 65536):
+        yield (*path, "engine_args"), f"--port {facts.port!r} is no port", "write a number from 1 to 65535"
+    elif facts.port is not None and section.port is not None and int(facts.port) != section.port:
+        yield (*path, "port"), f"{section.port} here, but --port {facts.port} in the arguments", "keep one of them"
+    if facts.host is not None and section.host is not None and facts.host != section.host:
+        yield (*path, "host"), f"{section.host} here, but --host {facts.host} in the arguments", "keep one of them"
+
+
+def _venv(path: KeyPath, section: InstanceSection, folder: Path) -> Iterator[Finding]:
+    if not section.using_venv:
+        return
+    if section.venv_path is None:
+        yield (*path, "venv_path"), "is missing, but using_venv is true", "say where the virtual environment is"
+        return
+    venv = resolve.venv_of(section, folder)
+    if venv is not None and not (venv / "bin" / "python").exists():
+        yield (*path, "venv_path"), f"no virtual environment at {venv}", f"python3 -m venv {venv}, or mend the path"
+
+
+def _sleep(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Iterator[Finding]:
+    own = section.sleep_manager
+    said_here = "auto_sleep_enabled" in own.model_fields_set
+    if not resolve.sleep_of(section, written).auto_sleep_enabled:
+        return
+    kind = KINDS[resolve.kind_of(section)]
+    if not kind.can_sleep and not said_here:
+        return  # the global wish is meant for those that can
+    # Whether an engine that runs already, or one behind a wrapper, can sleep is found out by asking it.
+    if kind.can_sleep and (section.url is not None or section.command):
+        return
+    env = resolve.environment_of(section, written)
+    obstacle = kind.sleep_obstacle(resolve.arguments_of(section), env, section.sleep_flags)
+    if obstacle is not None:
+        key = (*path, "sleep_manager", "auto_sleep_enabled") if said_here else path
+        yield key, f"is to sleep when idle, but cannot: {obstacle}", _sleep_fix(section)
+
+
+def _sleep_fix(section: InstanceSection) -> str:
+    off = "set sleep_manager: {auto_sleep_enabled: false} here"
+    return off if section.sleep_flags else f"remove sleep_flags: false, or {off}"
+
+
+def _gpus(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Iterator[Finding]:
+    if len(set(section.gpus)) != len(section.gpus):
+        yield (*path, "gpus"), "names a GPU twice", "name each once"
+    visible = resolve.environment_of(section, written).get("CUDA_VISIBLE_DEVICES")
+    if section.gpus and visible is not None and visible != ",".join(map(str, section.gpus)):
+        problem = f"{list(section.gpus)} here, but CUDA_VISIBLE_DEVICES={visible} in the environment"
+        yield (*path, "gpus"), problem, "keep one of them"

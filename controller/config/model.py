@@ -1,0 +1,67 @@
+"""The configuration as the rest of the program sees it: frozen, complete, every default and name filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.config.schema import LaunchSection, RouterSection, SleepSection
+from runtime.engines.spec import EngineSpec
+
+SleepSettings = SleepSection
+FRONTEND = "frontend"
+"""The router's own session; no instance may be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One engine process. ``model`` is the name it counts under, ``names`` all it is asked by, adapters aside."""
+
+    name: str
+    model: str
+    names: tuple[str, ...]
+    spec: EngineSpec
+    sleep: SleepSettings
+    session: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    venv: Path | None = None
+
+    @property
+    def launched(self) -> bool:
+        """Whether the launcher starts it; one with a ``url`` runs already."""
+        return not self.spec.remote
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One YAML file. ``digest`` is of its text; ``api_key`` is the clients'."""
+
+    file: Path
+    digest: str
+    router: RouterSection
+    sleep: SleepSettings
+    launch: LaunchSection
+    launch_delay_seconds: float
+    state_url: str
+    log_dir: Path
+    instances: tuple[Instance, ...]
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def frontend_session(self) -> str:
+        return self.launch.session_prefix + FRONTEND
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Each model once, in the file's order."""
+        return tuple(dict.fromkeys(instance.model for instance in self.instances))
+
+    def instances_of(self, model: str) -> tuple[Instance, ...]:
+        return tuple(instance for instance in self.instances if instance.model == model)
+
+
+def session_name(prefix: str, name: str) -> str:
+    """A tmux session for ``name``: tmux reads dots and colons as targets, and a shell the rest."""
+    return prefix + re.sub(r"[^A-Za-z0-9_-]", "_", name)

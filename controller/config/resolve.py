@@ -1,0 +1,173 @@
+"""From the file as written to the complete ``Config``. Pure: the folder and the environment are handed in."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from controller.config.model import Config, Instance, session_name
+from controller.config.schema import ConfigFile, InstanceSection, SleepSection
+from runtime.engines.kinds import KINDS
+from runtime.engines.spec import ArgumentFacts, EngineSpec
+
+FIRST_PORT, PORTS = 20000, 10000
+"""Assigned ports stay below the range the kernel hands out (from 32768)."""
+
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1", "*": "127.0.0.1"}
+DEFAULT_HOST = "127.0.0.1"
+
+
+def resolve(file: Path, digest: str, written: ConfigFile, environment: Mapping[str, str]) -> Config:
+    ports = assign_ports(written)
+    instances = tuple(
+        _instance(section, port, written, file.parent, environment)
+        for section, port in zip(written.instances, ports, strict=True)
+    )
+    return Config(
+        file=file,
+        digest=digest,
+        router=written.router,
+        sleep=written.sleep_manager,
+        launch=written.launch,
+        launch_delay_seconds=written.launch_delay_seconds,
+        state_url=_state_url(file, written.state.url),
+        log_dir=_path(file.parent, written.launch.log_dir or f"{file.stem}.logs"),
+        instances=instances,
+        api_key=environment.get(written.router.api_key_env) if written.router.api_key_env else None,
+    )
+
+
+def kind_of(section: InstanceSection) -> str:
+    """A server that is brought along speaks OpenAI's API unless something else is said."""
+    return section.engine or "openai"
+
+
+def name_of(section: InstanceSection) -> str:
+    return section.name or section.model.rstrip("/").rpartition("/")[2] or section.model
+
+
+def arguments_of(section: InstanceSection) -> tuple[str, ...]:
+    return (*section.engine_args, *section.args)
+
+
+def facts_of(section: InstanceSection) -> ArgumentFacts:
+    return KINDS[kind_of(section)].facts(section.model, (*arguments_of(section), *section.command))
+
+
+def names_of(section: InstanceSection) -> tuple[str, ...]:
+    """All names but adapters: the model, what the engine calls it, aliases."""
+    return tuple(dict.fromkeys((section.model, *facts_of(section).served_names, *section.aliases)))
+
+
+def declared_port(section: InstanceSection) -> int | None:
+    """The port that the file gives, as a key, in a url or among the arguments."""
+    if section.port is not None:
+        return section.port
+    if section.url is not None:
+        parts = urlsplit(section.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+    text = facts_of(section).port
+    return int(text) if text is not None and text.isdecimal() and 0 < int(text) < 65536 else None
+
+
+def assign_ports(written: ConfigFile) -> tuple[int, ...]:
+    """Each instance's port. One that says none gets a port made from its name, the next free one on a clash."""
+    declared = [declared_port(section) for section in written.instances]
+    taken = {port for port in declared if port is not None} | {written.router.router_port}
+    ports = []
+    for section, port in zip(written.instances, declared, strict=True):
+        if port is None:
+            port = FIRST_PORT + zlib.crc32(name_of(section).encode()) % PORTS
+            while port in taken:
+                port = FIRST_PORT + (port - FIRST_PORT + 1) % PORTS
+            taken.add(port)
+        ports.append(port)
+    return tuple(ports)
+
+
+def host_of(section: InstanceSection) -> str:
+    """The address the engine listens on."""
+    if section.url is not None:
+        return urlsplit(section.url).hostname or DEFAULT_HOST
+    return section.host or facts_of(section).host or DEFAULT_HOST
+
+
+def environment_of(section: InstanceSection, written: ConfigFile) -> dict[str, str]:
+    """The user's variables in their order of precedence, later ones winning."""
+    return {**written.kvcached, **section.engine_env, **section.env, **section.kvcached_env}
+
+
+def sleep_of(section: InstanceSection, written: ConfigFile) -> SleepSection:
+    own = section.sleep_manager
+    return written.sleep_manager.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+
+
+def venv_of(section: InstanceSection, folder: Path) -> Path | None:
+    return _path(folder, section.venv_path) if section.using_venv and section.venv_path else None
+
+
+def base_url_of(section: InstanceSection, port: int) -> str:
+    if section.url is not None:
+        return section.url.rstrip("/")
+    host = host_of(section)
+    host = ANY_ADDRESS.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _instance(
+    section: InstanceSection, port: int, written: ConfigFile, folder: Path, environment: Mapping[str, str]
+) -> Instance:
+    facts = facts_of(section)
+    venv = venv_of(section, folder)
+    name = name_of(section)
+    placeholders = {"{host}": host_of(section), "{port}": str(port), "{model}": section.model, "{name}": name}
+    spec = EngineSpec(
+        name=name,
+        kind=kind_of(section),
+        model=section.model,
+        host=host_of(section),
+        port=port,
+        base_url=base_url_of(section, port),
+        served_names=facts.served_names,
+        python=str(venv / "bin" / "python") if venv else sys.executable,
+        args=arguments_of(section),
+        command=tuple(_fill(word, placeholders) for word in section.command),
+        env=environment_of(section, written),
+        gpus=section.gpus,
+        sleep_flags=section.sleep_flags,
+        remote=section.url is not None,
+        adapters=facts.adapters,
+        api_key=environment.get(section.api_key_env) if section.api_key_env else None,
+    )
+    return Instance(
+        name=name,
+        model=section.model,
+        names=names_of(section),
+        spec=spec,
+        sleep=sleep_of(section, written),
+        session=session_name(written.launch.session_prefix, name),
+        labels=dict(section.labels),
+        venv=venv,
+    )
+
+
+def _fill(word: str, placeholders: Mapping[str, str]) -> str:
+    for mark, content in placeholders.items():
+        word = word.replace(mark, content)
+    return word
+
+
+def _path(folder: Path, text: str) -> Path:
+    return folder / Path(text).expanduser()
+
+
+def _state_url(file: Path, url: str | None) -> str:
+    if url is None:
+        return f"sqlite:///{file.with_name(file.stem + '.state.db')}"
+    scheme, separator, path = url.partition(":///")
+    if scheme.startswith("sqlite") and separator and path and path != ":memory:":
+        return f"{scheme}:///{file.parent / path}"
+    return url

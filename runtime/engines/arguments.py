@@ -1,0 +1,48 @@
+"""Reading an engine's command-line arguments without knowing all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+
+def has_flag(args: Sequence[str], flag: str) -> bool:
+    return any(name == flag for name, _ in _options(args))
+
+
+def option(args: Sequence[str], flag: str) -> str | None:
+    """The last value given for ``flag``, as ``--flag v`` or ``--flag=v``; None when absent."""
+    values = options(args, flag)
+    return values[-1] if values else None
+
+
+def options(args: Sequence[str], flag: str) -> tuple[str, ...]:
+    """All values of the last ``flag``: ``--flag a b`` gives two."""
+    found: tuple[str, ...] = ()
+    for name, values in _options(args):
+        if name == flag:
+            found = values
+    return found
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each flag with the values behind it. Underscores count as dashes, as vLLM reads them."""
+    index = 0
+    while index < len(args):
+        word = args[index]
+        index += 1
+        if not word.startswith("-") or _is_number(word):
+            continue
+        name, equals, value = word.partition("=")
+        values = [value] if equals else []
+        while not equals and index < len(args) and (not args[index].startswith("-") or _is_number(args[index])):
+            values.append(args[index])
+            index += 1
+        yield name.replace("_", "-"), tuple(values)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""The one seam to an engine's control API. Tokens do not pass here: the router's data path carries those.
+
+EngineError
+├── EngineUnreachable     nobody listens, or the connection broke
+├── EngineTimeout         no answer within the deadline: whether it was done is not known
+├── EngineRefused         it answered with an error (``status``)
+└── NotSupported          this kind cannot do that; nothing was sent
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from runtime.engines.spec import Capabilities
+
+
+class EngineError(Exception):
+    """An engine did not do what it was told. ``engine`` is the instance's name."""
+
+    def __init__(self, engine: str, operation: str, detail: str) -> None:
+        super().__init__(f"{engine}: {operation}: {detail}")
+        self.engine = engine
+        self.operation = operation
+        self.detail = detail
+
+
+class EngineUnreachable(EngineError):
+    pass
+
+
+class EngineTimeout(EngineError):
+    pass
+
+
+class EngineRefused(EngineError):
+    def __init__(self, engine: str, operation: str, status: int, detail: str) -> None:
+        super().__init__(engine, operation, f"answered {status}: {detail}")
+        self.status = status
+
+
+class NotSupported(EngineError):
+    pass
+
+
+class Engine(Protocol):
+    """What the gateway asks of one engine. Each call has a deadline of its own and raises ``EngineError``."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def healthy(self) -> bool:
+        """Whether it is up. Safe in every state: touches no model, wakes nothing. False, not an error, when down."""
+
+    async def busy(self) -> int | None:
+        """Requests running or waiting by the engine's own count; None when it does not tell."""
+
+    async def sleep(self, level: int) -> None:
+        """Release GPU memory: 1 keeps the weights in host RAM, 2 drops them. The engine must be idle.
+
+        Told again while asleep, an engine changes nothing: so a call whose outcome is unknown may be repeated.
+        """
+
+    async def wake(self, level: int | None) -> None:
+        """Take the memory back, the weights with it, from ``level`` (None: find out). Only an engine asleep."""
+
+    async def is_asleep(self) -> bool | None:
+        """None when the engine cannot tell."""
+
+    async def load_adapter(self, name: str, path: str) -> None: ...
+
+    async def unload_adapter(self, name: str) -> None: ...
+
+    async def metrics(self) -> str:
+        """Its Prometheus text as it is."""

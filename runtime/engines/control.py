@@ -1,0 +1,72 @@
+"""One engine's control calls over HTTP: its address, its key, its deadlines, and errors in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+
+from runtime.engines.base import EngineRefused, EngineTimeout, EngineUnreachable
+from runtime.engines.spec import EngineSpec
+
+PROBE_SECONDS = 5.0
+CALL_SECONDS = 120.0
+
+
+def open_client() -> httpx2.AsyncClient:
+    """The client all engines share. Idle connections go before an engine's keep-alive (5 s) can close them."""
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
+    return httpx2.AsyncClient(limits=limits, trust_env=False)
+
+
+class Control:
+    """Calls to one engine. Every failure becomes an ``EngineError`` that names the engine and the call."""
+
+    def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient) -> None:
+        self.name = spec.name
+        self._base = spec.base_url
+        self._client = client
+        self._headers = {"authorization": f"Bearer {spec.api_key}"} if spec.api_key else {}
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        timeout: float = PROBE_SECONDS,
+    ) -> httpx2.Response:
+        """Return whatever the engine answers, errors too; raise only when it does not answer."""
+        operation = f"{method} {path}"
+        try:
+            return await self._client.request(
+                method, self._base + path, params=params, json=json, headers=self._headers, timeout=timeout
+            )
+        except httpx2.TimeoutException as late:
+            raise EngineTimeout(self.name, operation, f"no answer within {timeout:g} s") from late
+        except httpx2.HTTPError as broken:
+            raise EngineUnreachable(self.name, operation, str(broken) or type(broken).__name__) from broken
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        timeout: float = CALL_SECONDS,
+    ) -> httpx2.Response:
+        """As ``send``, but an answer of 400 or above raises ``EngineRefused``."""
+        answer = await self.send(method, path, params=params, json=json, timeout=timeout)
+        if answer.status_code >= 400:
+            raise EngineRefused(self.name, f"{method} {path}", answer.status_code, answer.text[:500])
+        return answer
+
+    async def answers(self, path: str) -> int | None:
+        """The status of a cheap GET; None when nobody answers."""
+        try:
+            return (await self.send("GET", path)).status_code
+        except (EngineTimeout, EngineUnreachable):
+            return None

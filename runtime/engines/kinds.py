@@ -1,0 +1,58 @@
+"""The engine kinds: the only module that names them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx2
+
+from runtime.engines.base import Engine
+from runtime.engines.openai import command as openai_command
+from runtime.engines.openai.client import OpenAIEngine
+from runtime.engines.sglang import command as sglang_command
+from runtime.engines.sglang.client import SglangEngine
+from runtime.engines.sim import client as sim_client
+from runtime.engines.sim import command as sim_command
+from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+from runtime.engines.vllm import command as vllm_command
+from runtime.engines.vllm.client import VllmEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``command`` is None for a kind that can be routed to but not started from a model name alone."""
+
+    connect: Callable[[EngineSpec, httpx2.AsyncClient, float], Engine]
+    facts: Callable[[str, Sequence[str]], ArgumentFacts]
+    sleep_obstacle: Callable[[Sequence[str], Mapping[str, str], bool], str | None]
+    command: Callable[[EngineSpec], Command] | None
+    can_sleep: bool = True
+
+
+def _connect_sglang(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float) -> Engine:
+    return SglangEngine(spec, client, wake_seconds, keeps_weights=sglang_command.keeps_weights(spec.args))
+
+
+KINDS: Mapping[str, Kind] = {
+    "vllm": Kind(VllmEngine, vllm_command.facts, vllm_command.sleep_obstacle, vllm_command.command),
+    "sglang": Kind(_connect_sglang, sglang_command.facts, sglang_command.sleep_obstacle, sglang_command.command),
+    "openai": Kind(OpenAIEngine, openai_command.facts, openai_command.sleep_obstacle, None, can_sleep=False),
+    "sim": Kind(sim_client.connect, sim_command.facts, sim_command.sleep_obstacle, sim_command.command),
+}
+
+SYNONYMS: Mapping[str, str] = {"sgl": "sglang"}
+"""Other spellings that kvcached's YAML files use."""
+
+
+def command(spec: EngineSpec) -> Command:
+    """How to start ``spec``: its own command if it has one, else what its kind says. The user's env comes on top."""
+    build = KINDS[spec.kind].command
+    if spec.command:
+        extra = Command(spec.command)
+    elif build is not None:
+        extra = build(spec)
+    else:
+        raise ValueError(f"an engine of kind {spec.kind!r} needs a command or a url")
+    gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))} if spec.gpus else {}
+    return Command(extra.argv, {**gpus, **extra.env, **spec.env})

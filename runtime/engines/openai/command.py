@@ -1,0 +1,20 @@
+"""What the arguments of an unknown server tell: the usual flags, if it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from runtime.engines.arguments import option, options
+from runtime.engines.spec import ArgumentFacts
+
+
+def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
+    return ArgumentFacts(
+        host=option(args, "--host"),
+        port=option(args, "--port"),
+        served_names=options(args, "--served-model-name") or (model,),
+    )
+
+
+def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:
+    return "an engine of kind 'openai' has no way to sleep"

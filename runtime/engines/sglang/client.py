@@ -1,0 +1,70 @@
+"""SGLang's control API.
+
+Its ``/health`` generates a token and is never asked. It dies when told to release memory while busy, and when told to
+resume twice; it cannot say whether it sleeps. A second release is harmless, which is how a doubt is settled.
+"""
+
+from __future__ import annotations
+
+import httpx2
+
+from runtime.engines.base import EngineRefused
+from runtime.engines.control import CALL_SECONDS, Control
+from runtime.engines.gauges import total
+from runtime.engines.spec import Capabilities, EngineSpec
+
+PROBES = ("/ready", "/model_info", "/get_model_info")  # newest first; none of them touches the scheduler
+RUNNING = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+
+
+class SglangEngine:
+    def __init__(
+        self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS, *, keeps_weights: bool
+    ) -> None:
+        self.capabilities = Capabilities(sleep=True, tells_sleep=False, adapters=True)
+        self._control = Control(spec, client)
+        self._model = spec.model
+        self._wake_seconds = wake_seconds
+        self._keeps_weights = keeps_weights
+
+    async def healthy(self) -> bool:
+        for probe in PROBES:
+            status = await self._control.answers(probe)
+            if status != 404:
+                return status == 200
+        return False
+
+    async def busy(self) -> int | None:
+        answer = await self._control.send("GET", "/v1/loads")
+        if answer.status_code == 200:
+            ranks = answer.json()["loads"]
+            return sum(int(rank["num_running_reqs"]) + int(rank["num_waiting_reqs"]) for rank in ranks)
+        page = await self._control.send("GET", "/metrics")  # older ones lack /v1/loads
+        count = total(page.text, RUNNING) if page.status_code == 200 else None
+        return None if count is None else int(count)
+
+    async def sleep(self, level: int) -> None:
+        # There is one depth of sleep here: what becomes of the weights was decided when the engine was started.
+        await self._control.call("POST", "/release_memory_occupation", json={})
+
+    async def wake(self, level: int | None) -> None:
+        await self._control.call("POST", "/resume_memory_occupation", json={}, timeout=self._wake_seconds)
+        if self._keeps_weights:
+            return
+        path = "/update_weights_from_disk"
+        answer = await self._control.call("POST", path, json={"model_path": self._model}, timeout=self._wake_seconds)
+        if answer.json().get("success") is not True:
+            raise EngineRefused(self._control.name, f"POST {path}", answer.status_code, answer.text[:500])
+        await self._control.call("POST", "/flush_cache")
+
+    async def is_asleep(self) -> bool | None:
+        return None
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        await self._control.call("POST", "/load_lora_adapter", json={"lora_name": name, "lora_path": path})
+
+    async def unload_adapter(self, name: str) -> None:
+        await self._control.call("POST", "/unload_lora_adapter", json={"lora_name": name})
+
+    async def metrics(self) -> str:
+        return (await self._control.call("GET", "/metrics")).text

@@ -1,0 +1,48 @@
+"""How SGLang is started, and what its arguments tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from runtime.engines.arguments import has_flag, option, options
+from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+
+SLEEP_FLAG = "--enable-memory-saver"
+BACKUP_FLAG = "--enable-weights-cpu-backup"
+
+
+def command(spec: EngineSpec) -> Command:
+    argv = [spec.python, "-m", "sglang.launch_server", "--model-path", spec.model, *spec.args]
+    if option(spec.args, "--host") is None:
+        argv += ["--host", spec.host]
+    if option(spec.args, "--port") is None:
+        argv += ["--port", str(spec.port)]
+    if spec.sleep_flags and not has_flag(spec.args, SLEEP_FLAG):
+        argv.append(SLEEP_FLAG)
+    if spec.api_key and option(spec.args, "--api-key") is None:
+        argv += ["--api-key", spec.api_key]  # SGLang reads its key from nowhere else
+    return Command(tuple(argv))
+
+
+def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
+    names = options(args, "--served-model-name") or (model,)
+    # Asked for an adapter under its bare name, SGLang answers with the base model and says nothing.
+    loras = [module.partition("=")[0] for module in options(args, "--lora-paths") if "=" in module]
+    return ArgumentFacts(
+        host=option(args, "--host"),
+        port=option(args, "--port"),
+        served_names=names,
+        adapters={lora: f"{names[0]}:{lora}" for lora in loras},
+    )
+
+
+def keeps_weights(args: Sequence[str]) -> bool:
+    """Whether the weights survive a release of memory."""
+    return has_flag(args, BACKUP_FLAG)
+
+
+def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:
+    """Why it cannot be put to sleep; None when it can."""
+    if not sleep_flags and not has_flag(args, SLEEP_FLAG):
+        return f"SGLang releases memory only when started with {SLEEP_FLAG}"
+    return None

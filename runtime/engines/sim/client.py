@@ -1,0 +1,19 @@
+"""The simulated engine is spoken to in the dialect it was started with."""
+
+from __future__ import annotations
+
+import httpx2
+
+from runtime.engines.arguments import option
+from runtime.engines.base import Engine
+from runtime.engines.control import CALL_SECONDS
+from runtime.engines.sglang.client import SglangEngine
+from runtime.engines.sglang.command import keeps_weights
+from runtime.engines.spec import EngineSpec
+from runtime.engines.vllm.client import VllmEngine
+
+
+def connect(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> Engine:
+    if option(spec.args, "--dialect") == "sglang":
+        return SglangEngine(spec, client, wake_seconds, keeps_weights=keeps_weights(spec.args))
+    return VllmEngine(spec, client, wake_seconds)

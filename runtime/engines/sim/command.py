@@ -1,0 +1,36 @@
+"""How the simulated engine is started: with our own interpreter, and able to sleep."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from runtime.engines.arguments import option
+from runtime.engines.sglang import command as sglang
+from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+from runtime.engines.vllm import command as vllm
+
+
+def command(spec: EngineSpec) -> Command:
+    argv = [sys.executable, "-m", "runtime.engines.sim", "--model", spec.model, *spec.args]
+    if option(spec.args, "--host") is None:
+        argv += ["--host", spec.host]
+    if option(spec.args, "--port") is None:
+        argv += ["--port", str(spec.port)]
+    env = {vllm.DEV_MODE: "1"} if spec.sleep_flags else {}
+    if spec.api_key:
+        env["SIM_API_KEY"] = spec.api_key
+    return Command(tuple(argv), env)
+
+
+def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
+    return sglang.facts(model, args) if _is_sglang(args) else vllm.facts(model, args)
+
+
+def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:
+    """In SGLang's dialect it can always sleep; in vLLM's it has the endpoints as vLLM has them."""
+    return None if _is_sglang(args) else vllm.sleep_obstacle(args, env, sleep_flags)
+
+
+def _is_sglang(args: Sequence[str]) -> bool:
+    return option(args, "--dialect") == "sglang"

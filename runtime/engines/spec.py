@@ -1,0 +1,71 @@
+"""What is known of one engine process before it runs: a frozen description, and what its kind can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do.
+
+    ``sleep``: it can release its GPU memory and take it back.
+    ``tells_sleep``: it can be asked whether it sleeps; one that cannot (SGLang) is known by its mark alone.
+    ``adapters``: LoRA adapters can be loaded and unloaded while it runs.
+    """
+
+    sleep: bool
+    tells_sleep: bool
+    adapters: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine process.
+
+    ``served_names``: names the engine itself answers to; the first is sent when a client used another name.
+    ``adapters``: client's name -> name the engine wants for a LoRA it loads at start.
+    ``python``: the interpreter that runs it. ``args``: the user's own, in order.
+    ``env``: the user's, and all of it secret (it may hold tokens).
+    """
+
+    name: str
+    kind: str
+    model: str
+    host: str
+    port: int
+    base_url: str
+    served_names: tuple[str, ...]
+    python: str = "python3"
+    args: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gpus: tuple[int, ...] = ()
+    sleep_flags: bool = True
+    remote: bool = False
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def engine_name(self) -> str:
+        """The name to put in ``model`` when the client's own name is unknown to the engine."""
+        return self.served_names[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How to start an engine: its argv, and the variables its kind adds below the user's own."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentFacts:
+    """What an engine's own arguments say that the gateway must know."""
+
+    host: str | None = None
+    port: str | None = None
+    served_names: tuple[str, ...] = ()
+    adapters: Mapping[str, str] = field(default_factory=dict)

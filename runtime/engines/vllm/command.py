@@ -1,0 +1,56 @@
+"""How vLLM is started, and what its arguments tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from runtime.engines.arguments import has_flag, option, options
+from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+
+SLEEP_FLAG = "--enable-sleep-mode"
+DEV_MODE = "VLLM_SERVER_DEV_MODE"
+
+
+def command(spec: EngineSpec) -> Command:
+    argv = [spec.python, "-m", "vllm.entrypoints.openai.api_server", "--model", spec.model, *spec.args]
+    if option(spec.args, "--host") is None:
+        argv += ["--host", spec.host]
+    if option(spec.args, "--port") is None:
+        argv += ["--port", str(spec.port)]
+    env: dict[str, str] = {}
+    if spec.sleep_flags:
+        env[DEV_MODE] = "1"
+        if not has_flag(spec.args, SLEEP_FLAG):
+            argv.append(SLEEP_FLAG)
+    if spec.api_key:
+        env["VLLM_API_KEY"] = spec.api_key  # never in argv, which every user of the machine can read
+    return Command(tuple(argv), env)
+
+
+def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
+    names = options(args, "--served-model-name") or (model,)
+    return ArgumentFacts(
+        host=option(args, "--host"), port=option(args, "--port"), served_names=names, adapters=_adapters(args)
+    )
+
+
+def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:
+    """Why it cannot be put to sleep; None when it can. A vLLM for CPUs takes dev mode without the flag."""
+    if env.get(DEV_MODE, "1" if sleep_flags else "0").lower() not in ("1", "true", "yes"):
+        return f"vLLM has its sleep endpoints only with {DEV_MODE}=1"
+    return None
+
+
+def _adapters(args: Sequence[str]) -> dict[str, str]:
+    """Names of ``--lora-modules``, given as ``name=path`` or as JSON."""
+    names = []
+    for module in options(args, "--lora-modules"):
+        if module.startswith("{"):
+            try:
+                names.append(str(json.loads(module)["name"]))
+            except (ValueError, KeyError, TypeError):
+                continue  # vLLM itself will say what is wrong with it
+        elif "=" in module:
+            names.append(module.partition("=")[0])
+    return {name: name for name in names}
