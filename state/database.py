@@ -1,0 +1,69 @@
+"""One database: SQLite beside the YAML by default. Opened once, brought to the newest schema, closed at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+log = logging.getLogger(__name__)
+
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+BUSY_MILLISECONDS = 10_000
+
+
+class StateError(Exception):
+    """The state database cannot be used; the message says why and what to do."""
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
+    """Open ``url`` at the newest schema. Raises ``StateError``. Several processes may have it open at once."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StateError("state.url is no database address; write one such as sqlite:///state.db") from None
+    asynchronous = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
+    shown = parsed.render_as_string(hide_password=True)
+    try:
+        engine = create_async_engine(asynchronous)
+    except ModuleNotFoundError as missing:
+        raise StateError(f"{shown} needs the package {missing.name}: pip install {missing.name}") from None
+    try:
+        if parsed.drivername.startswith("sqlite"):
+            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(migrate)
+        except (SQLAlchemyError, OSError) as broken:
+            raise StateError(f"cannot use the state database {shown}: {broken}") from broken
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema up to date. Safe to run by two processes at once: the second finds nothing to do."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()

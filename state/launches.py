@@ -1,0 +1,45 @@
+"""What the launcher started: enough to tell whether it still runs and whether the YAML has changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from state.tables import launches
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One started session. ``environment``: name -> digest of the value, for values may be secret.
+
+    ``process``: pid and start time of the pane's process. ``launched_at``: epoch seconds.
+    """
+
+    instance: str
+    session: str
+    process: str
+    argv: list[str]
+    environment: dict[str, str]
+    launched_at: float
+
+
+class Launches:
+    def __init__(self, database: AsyncEngine) -> None:
+        self._database = database
+
+    async def all(self) -> Mapping[str, Launch]:
+        async with self._database.connect() as connection:
+            rows = (await connection.execute(select(launches))).mappings()
+            return {row["instance"]: Launch(**row) for row in rows}
+
+    async def put(self, launch: Launch) -> None:
+        async with self._database.begin() as connection:
+            await connection.execute(delete(launches).where(launches.c.instance == launch.instance))
+            await connection.execute(insert(launches).values(**asdict(launch)))
+
+    async def clear(self, instance: str) -> None:
+        async with self._database.begin() as connection:
+            await connection.execute(delete(launches).where(launches.c.instance == instance))
