@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,26 @@ BUSY_MILLISECONDS = 10_000
 
 class StateError(Exception):
     """The state database cannot be used; the message says why and what to do."""
+
+
+@asynccontextmanager
+async def reading(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection to read with. What goes wrong becomes ``StateError``."""
+    try:
+        async with database.connect() as connection:
+            yield connection
+    except (SQLAlchemyError, OSError) as broken:
+        raise StateError(f"the state database cannot be read: {broken}") from broken
+
+
+@asynccontextmanager
+async def writing(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction, committed at the end. What goes wrong becomes ``StateError``."""
+    try:
+        async with database.begin() as connection:
+            yield connection
+    except (SQLAlchemyError, OSError) as broken:
+        raise StateError(f"the state database cannot be written: {broken}") from broken
 
 
 @asynccontextmanager

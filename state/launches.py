@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from state.database import reading, writing
 from state.tables import launches
 
 
@@ -31,15 +32,15 @@ class Launches:
         self._database = database
 
     async def all(self) -> Mapping[str, Launch]:
-        async with self._database.connect() as connection:
+        async with reading(self._database) as connection:
             rows = (await connection.execute(select(launches))).mappings()
             return {row["instance"]: Launch(**row) for row in rows}
 
     async def put(self, launch: Launch) -> None:
-        async with self._database.begin() as connection:
+        async with writing(self._database) as connection:
             await connection.execute(delete(launches).where(launches.c.instance == launch.instance))
             await connection.execute(insert(launches).values(**asdict(launch)))
 
     async def clear(self, instance: str) -> None:
-        async with self._database.begin() as connection:
+        async with writing(self._database) as connection:
             await connection.execute(delete(launches).where(launches.c.instance == instance))

@@ -9,6 +9,7 @@ from enum import StrEnum
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from state.database import reading, writing
 from state.tables import sleep_marks
 
 
@@ -37,17 +38,17 @@ class SleepMarks:
         self._database = database
 
     async def all(self) -> Mapping[str, SleepMark]:
-        async with self._database.connect() as connection:
+        async with reading(self._database) as connection:
             rows = (await connection.execute(select(sleep_marks))).mappings()
             marks = [SleepMark(**{**row, "phase": Phase(row["phase"])}) for row in rows]
         return {mark.instance: mark for mark in marks}
 
     async def put(self, mark: SleepMark) -> None:
         """Write ``mark`` in place of the instance's old one."""
-        async with self._database.begin() as connection:
+        async with writing(self._database) as connection:
             await connection.execute(delete(sleep_marks).where(sleep_marks.c.instance == mark.instance))
             await connection.execute(insert(sleep_marks).values(**asdict(mark)))
 
     async def clear(self, instance: str) -> None:
-        async with self._database.begin() as connection:
+        async with writing(self._database) as connection:
             await connection.execute(delete(sleep_marks).where(sleep_marks.c.instance == instance))

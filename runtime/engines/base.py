@@ -48,8 +48,11 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def healthy(self) -> bool:
-        """Whether it is up. Safe in every state: touches no model, wakes nothing. False, not an error, when down."""
+    async def healthy(self) -> bool | None:
+        """Whether it is up; None when it gave no answer in time, as a busy one may. Raises nothing.
+
+        Safe in every state: touches no model and wakes nothing.
+        """
 
     async def busy(self) -> int | None:
         """Requests running or waiting by the engine's own count; None when it does not tell."""

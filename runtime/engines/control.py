@@ -64,9 +64,21 @@ class Control:
             raise EngineRefused(self.name, f"{method} {path}", answer.status_code, answer.text[:500])
         return answer
 
-    async def answers(self, path: str) -> int | None:
-        """The status of a cheap GET; None when nobody answers."""
+    def field(self, answer: httpx2.Response, key: str) -> Any:
+        """One value of a JSON answer; ``EngineRefused`` when it has another shape than its API promises."""
+        try:
+            return answer.json()[key]
+        except (ValueError, LookupError, TypeError):
+            operation = f"{answer.request.method} {answer.request.url.path}"
+            raise EngineRefused(
+                self.name, operation, answer.status_code, f"no {key!r} in {answer.text[:200]!r}"
+            ) from None
+
+    async def probe(self, path: str) -> int | None:
+        """The status of a cheap GET: 0 when nobody listens, None when the answer is late."""
         try:
             return (await self.send("GET", path)).status_code
-        except (EngineTimeout, EngineUnreachable):
+        except EngineUnreachable:
+            return 0
+        except EngineTimeout:
             return None

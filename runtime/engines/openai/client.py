@@ -16,9 +16,9 @@ class OpenAIEngine:
         self.capabilities = Capabilities(sleep=False, tells_sleep=True, adapters=False)
         self._control = Control(spec, client)
 
-    async def healthy(self) -> bool:
-        status = await self._control.answers("/v1/models")  # llama.cpp's and others' servers have no /health
-        return status is not None and status < 500
+    async def healthy(self) -> bool | None:
+        status = await self._control.probe("/v1/models")  # llama.cpp's and others' servers have no /health
+        return None if status is None else 0 < status < 500
 
     async def busy(self) -> int | None:
         return None

@@ -27,9 +27,11 @@ class SglangEngine:
         self._wake_seconds = wake_seconds
         self._keeps_weights = keeps_weights
 
-    async def healthy(self) -> bool:
-        for probe in PROBES:
-            status = await self._control.answers(probe)
+    async def healthy(self) -> bool | None:
+        for path in PROBES:
+            status = await self._control.probe(path)
+            if status is None:
+                return None
             if status != 404:
                 return status == 200
         return False
@@ -37,8 +39,8 @@ class SglangEngine:
     async def busy(self) -> int | None:
         answer = await self._control.send("GET", "/v1/loads")
         if answer.status_code == 200:
-            ranks = answer.json()["loads"]
-            return sum(int(rank["num_running_reqs"]) + int(rank["num_waiting_reqs"]) for rank in ranks)
+            ranks = self._control.field(answer, "loads")
+            return sum(int(rank.get("num_running_reqs", 0)) + int(rank.get("num_waiting_reqs", 0)) for rank in ranks)
         page = await self._control.send("GET", "/metrics")  # older ones lack /v1/loads
         count = total(page.text, RUNNING) if page.status_code == 200 else None
         return None if count is None else int(count)
@@ -53,7 +55,7 @@ class SglangEngine:
             return
         path = "/update_weights_from_disk"
         answer = await self._control.call("POST", path, json={"model_path": self._model}, timeout=self._wake_seconds)
-        if answer.json().get("success") is not True:
+        if self._control.field(answer, "success") is not True:
             raise EngineRefused(self._control.name, f"POST {path}", answer.status_code, answer.text[:500])
         await self._control.call("POST", "/flush_cache")
 

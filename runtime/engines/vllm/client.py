@@ -9,6 +9,7 @@ from runtime.engines.control import CALL_SECONDS, Control
 from runtime.engines.gauges import samples, total
 from runtime.engines.spec import Capabilities, EngineSpec
 
+NO_DEV_MODE = "it has no sleep endpoints: it was started without VLLM_SERVER_DEV_MODE=1"
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
@@ -18,8 +19,9 @@ class VllmEngine:
         self._control = Control(spec, client)
         self._wake_seconds = wake_seconds
 
-    async def healthy(self) -> bool:
-        return await self._control.answers("/health") == 200
+    async def healthy(self) -> bool | None:
+        status = await self._control.probe("/health")
+        return None if status is None else status == 200
 
     async def busy(self) -> int | None:
         answer = await self._control.send("GET", "/metrics")
@@ -28,7 +30,14 @@ class VllmEngine:
 
     async def sleep(self, level: int) -> None:
         # Read from the query alone, a body is ignored. ``wait`` lets a request that slipped in finish.
-        await self._control.call("POST", "/sleep", params={"level": str(level), "mode": "wait"})
+        path = "/sleep"
+        answer = await self._control.send(
+            "POST", path, params={"level": str(level), "mode": "wait"}, timeout=CALL_SECONDS
+        )
+        if answer.status_code == 404:
+            raise NotSupported(self._control.name, f"POST {path}", NO_DEV_MODE)
+        if answer.status_code >= 400:
+            raise EngineRefused(self._control.name, f"POST {path}", answer.status_code, answer.text[:500])
 
     async def wake(self, level: int | None) -> None:
         level = level or await self._level()
@@ -46,10 +55,10 @@ class VllmEngine:
     async def is_asleep(self) -> bool | None:
         answer = await self._control.send("GET", "/is_sleeping")
         if answer.status_code == 404:
-            raise NotSupported(self._control.name, "GET /is_sleeping", "this vLLM runs without VLLM_SERVER_DEV_MODE=1")
+            return None  # no dev mode
         if answer.status_code >= 400:
             raise EngineRefused(self._control.name, "GET /is_sleeping", answer.status_code, answer.text[:500])
-        return bool(answer.json()["is_sleeping"])
+        return bool(self._control.field(answer, "is_sleeping"))
 
     async def load_adapter(self, name: str, path: str) -> None:
         await self._control.call("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path})

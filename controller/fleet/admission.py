@@ -1,0 +1,85 @@
+"""What a request that finds its model in some state should do. Pure: values in, a decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from controller.fleet.errors import DeadlinePassed, KeptAsleep, Unavailable, Unreachable, WakeFailed
+from controller.fleet.state import State
+
+GIVE_UP_AFTER = 3
+"""Failed wakes in a row after which waiting requests are told, instead of trying on until their deadline."""
+
+PATIENCE = 1.0
+"""Seconds for which a look at a failed instance stays valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One replica as it is now. Times on the caller's clock, in seconds.
+
+    ``wake_at``: earliest time for a wake, from the minimum sleep and from the back-off after failed ones.
+    """
+
+    state: State
+    wakes_on_request: bool = True
+    wake_at: float = 0.0
+    wake_failures: int = 0
+    looked_at: float = 0.0
+    problem: str = ""
+
+
+class Act(Enum):
+    SERVE = auto()
+    CALL_OFF = auto()
+    WAKE = auto()
+    LOOK = auto()
+    WAIT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``replicas``: the indices it is about. ``until``: look again then at the latest."""
+
+    act: Act
+    replicas: tuple[int, ...] = ()
+    until: float = float("inf")
+
+
+def decide(model: str, replicas: Sequence[View], now: float, deadline: float) -> Decision:
+    """Raises ``Unavailable`` when waiting cannot help, or no longer."""
+    by_state: dict[State, list[int]] = {}
+    for index, view in enumerate(replicas):
+        by_state.setdefault(view.state, []).append(index)
+    if State.READY in by_state:
+        return Decision(Act.SERVE, tuple(by_state[State.READY]))
+    if State.DRAINING in by_state:
+        return Decision(Act.CALL_OFF, tuple(by_state[State.DRAINING][:1]))
+    if now >= deadline:
+        raise DeadlinePassed(f"{model!r} was not ready in time", retry_after=1.0)
+    asleep = [index for index in by_state.get(State.ASLEEP, ()) if replicas[index].wakes_on_request]
+    if State.WAKING not in by_state and asleep:
+        return _wake(model, replicas, asleep, now, deadline)
+    if by_state.keys() & {State.WAKING, State.FALLING_ASLEEP, State.STARTING, State.UNKNOWN}:
+        return Decision(Act.WAIT)
+    if State.ASLEEP in by_state:
+        raise KeptAsleep(f"{model!r} is asleep, and wakeup_on_request is off: wake it with POST /model/wake")
+    stale = tuple(index for index, view in enumerate(replicas) if now - view.looked_at > PATIENCE)
+    if stale:
+        return Decision(Act.LOOK, stale)
+    raise Unreachable(f"no engine of {model!r} can be reached: {replicas[0].problem}")
+
+
+def _wake(model: str, replicas: Sequence[View], asleep: Sequence[int], now: float, deadline: float) -> Decision:
+    soonest = min(asleep, key=lambda index: replicas[index].wake_at)
+    view = replicas[soonest]
+    if view.wake_at <= now:
+        return Decision(Act.WAKE, (soonest,))
+    remaining = view.wake_at - now
+    if view.wake_failures >= GIVE_UP_AFTER:
+        raise WakeFailed(f"{model!r} cannot be woken: {view.problem}", retry_after=remaining)
+    if view.wake_at > deadline:
+        raise Unavailable(f"{model!r} has to sleep for another {remaining:.0f} s", retry_after=remaining)
+    return Decision(Act.WAIT, (soonest,), until=view.wake_at)

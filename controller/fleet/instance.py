@@ -1,0 +1,157 @@
+"""One instance: what state it is in and what is in flight on it. How it changes state: ``transitions``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from controller.config.model import Instance as InstanceConfig
+from controller.fleet.admission import View
+from controller.fleet.state import State
+from runtime.engines.base import Engine
+from state.sleep_marks import SleepMark
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0
+"""Seconds between failed wakes: doubled from the first to the last."""
+
+
+class Drain:
+    """One attempt to get empty. ``changed`` is set when something may have come of it."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self.called_off = False
+
+
+class Instance:
+    """One engine process as the gateway knows it. Times are on ``clock`` (monotonic) unless they say wall."""
+
+    def __init__(
+        self,
+        config: InstanceConfig,
+        engine: Engine,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.engine = engine
+        self.clock = clock
+        self.wall = wall
+        self.state = State.UNKNOWN
+        self.since = clock()
+        self.ready_since = self.since
+        self.looked_at = float("-inf")
+        self.problem = "not looked at yet"
+        self.in_flight = 0
+        self.level = 0
+        self.cause = ""
+        self.asleep_since = 0.0  # wall: it may be from before this process
+        self.wake_failures = 0
+        self.sleeps: Counter[str] = Counter()
+        self.wakes: Counter[str] = Counter()
+        self.on_change: Callable[[], None] = lambda: None
+        self._retry_at = float("-inf")
+        self._drain: Drain | None = None
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Count a request in. Only while ready: whoever picks an instance does so without waiting in between."""
+        if self.state is not State.READY:
+            raise AssertionError(f"{self.name} is {self.state}, not ready")
+        self.in_flight += 1
+
+    def end(self) -> None:
+        """Count it out: its last byte is sent, or its client is gone."""
+        self.in_flight -= 1
+        if self.in_flight == 0 and self._drain is not None:
+            self._drain.changed.set()
+
+    def view(self) -> View:
+        """What ``admission`` decides by."""
+        return View(
+            state=self.state,
+            wakes_on_request=self.config.sleep.wakeup_on_request,
+            wake_at=max(self.clock() + self.remaining_sleep(), self._retry_at),
+            wake_failures=self.wake_failures,
+            looked_at=self.looked_at,
+            problem=self.problem,
+        )
+
+    def remaining_sleep(self) -> float:
+        """Seconds it must still sleep by ``min_sleep_duration``; 0 when it may be woken, or is awake."""
+        if self.state is not State.ASLEEP:
+            return 0.0
+        return max(0.0, self.asleep_since + self.config.sleep.min_sleep_duration - self.wall())
+
+    def sleep_duration(self) -> float:
+        """Seconds asleep so far."""
+        return max(0.0, self.wall() - self.asleep_since)
+
+    # -- states --------------------------------------------------------------------------------------------------
+
+    def enter_draining(self) -> Drain:
+        self._drain = Drain()
+        self._enter(State.DRAINING)
+        return self._drain
+
+    def call_off(self) -> None:
+        """Stay awake: a request came while it drained, and the engine has not been told. Else nothing happens."""
+        if self._drain is not None:
+            self._enter(State.READY)
+
+    def enter_falling_asleep(self, mark: SleepMark) -> None:
+        self._drain = None
+        self.level, self.cause, self.asleep_since = mark.level, mark.cause, mark.since
+        self._enter(State.FALLING_ASLEEP)
+
+    def enter_asleep(self, mark: SleepMark) -> None:
+        self.level, self.cause, self.asleep_since = mark.level, mark.cause, mark.since
+        log.info("%s is asleep (level %d, %s)", self.name, mark.level, mark.cause)
+        self._enter(State.ASLEEP)
+
+    def enter_asleep_again(self, problem: str) -> None:
+        """A wake failed: the next one is tried after a pause that doubles."""
+        self.wake_failures += 1
+        self._retry_at = self.clock() + min(LAST_RETRY, FIRST_RETRY * 2 ** (self.wake_failures - 1))
+        self.problem = problem
+        self._enter(State.ASLEEP)
+
+    def enter_waking(self) -> None:
+        self._enter(State.WAKING)
+
+    def enter_ready(self) -> None:
+        if self.state is not State.READY:
+            log.info("%s is ready", self.name)
+            self.ready_since = self.clock()
+        self.wake_failures = 0
+        self._retry_at = float("-inf")
+        self.problem = ""
+        self._enter(State.READY)
+
+    def enter_starting(self, problem: str) -> None:
+        self.problem = problem
+        self._enter(State.STARTING)
+
+    def enter_failed(self, problem: str) -> None:
+        if self.state is not State.FAILED:
+            log.warning("%s has failed: %s", self.name, problem)
+        self.problem = problem
+        self._enter(State.FAILED)
+
+    def _enter(self, state: State) -> None:
+        """Tell whoever waits even if nothing changed: they may wait for a look that found the same."""
+        self.looked_at = self.clock()
+        if state is not State.DRAINING and self._drain is not None:
+            self._drain.called_off = True
+            self._drain.changed.set()
+            self._drain = None
+        if state is not self.state:
+            self.state, self.since = state, self.looked_at
+        self.on_change()

@@ -1,0 +1,45 @@
+"""Which process an instance is, and whether the launcher is just bringing it up."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+
+from controller.config.model import Instance as InstanceConfig
+from runtime.processes import is_running, listener
+from state.launches import Launches
+
+
+class Origin:
+    def __init__(self, config: InstanceConfig, launches: Launches) -> None:
+        self._config = config
+        self._launches = launches
+        self._local = not config.spec.remote or _is_loopback(config.spec.host)
+        self._was_ready: str | None = None
+
+    async def process(self) -> str | None:
+        """The identity of the process that listens on its port; None on another machine, or when nobody does."""
+        if not self._local:
+            return None
+        return await asyncio.to_thread(listener, self._config.spec.port)
+
+    async def starting(self) -> bool:
+        """Whether the process that the launcher started runs, and was never ready: then it is worth waiting for."""
+        launch = (await self._launches.all()).get(self._config.name)
+        if launch is None or launch.process == self._was_ready:
+            return False
+        return await asyncio.to_thread(is_running, launch.process)
+
+    async def was_ready(self) -> None:
+        """Remember that what the launcher started has come up: should it fail now, it has failed."""
+        launch = (await self._launches.all()).get(self._config.name)
+        self._was_ready = launch.process if launch is not None else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,131 @@
+"""From the name a client uses to the instances that can serve it, and what each of them calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from controller.fleet.admission import Act, decide
+from controller.fleet.instance import Instance
+from controller.fleet.state import SLEEPING, State
+from controller.fleet.transitions import Transitions
+
+Choose = Callable[[Sequence[Instance]], Instance]
+"""Picks one of the replicas that are ready."""
+
+REQUEST = "request"
+"""The cause of a wake that a request brought about."""
+
+
+class Replicas:
+    """All instances of one model, and the requests that wait for one of them."""
+
+    def __init__(self, model: str, transitions: Sequence[Transitions]) -> None:
+        self.model = model
+        self.waiting = 0
+        self._transitions = {one.instance: one for one in transitions}
+        self.instances = tuple(self._transitions)
+        self._changed = asyncio.Event()
+        for instance in self.instances:
+            instance.on_change = self._notify
+
+    @property
+    def sleeping(self) -> bool:
+        """Asleep, on the way there or back: none of its instances is awake, and one sleeps."""
+        states = {instance.state for instance in self.instances}
+        return bool(states & SLEEPING) and not states & {State.READY, State.DRAINING}
+
+    @property
+    def in_flight(self) -> int:
+        return sum(instance.in_flight for instance in self.instances)
+
+    def ready(self) -> Sequence[Instance]:
+        return [instance for instance in self.instances if instance.state is State.READY]
+
+    async def acquire(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
+        """Wait until one of ``among`` is ready, waking it if need be, and count a request in on it.
+
+        ``deadline`` is on the monotonic clock. Raises ``Unavailable``. The caller calls ``end`` on what it gets.
+        """
+        if ready := [instance for instance in among if instance.state is State.READY]:
+            return _begin(choose(ready))
+        self.waiting += 1
+        try:
+            return await self._wait(among, choose, deadline)
+        finally:
+            self.waiting -= 1
+
+    async def _wait(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
+        while True:
+            changed = self._changed
+            now = time.monotonic()
+            decision = decide(self.model, [instance.view() for instance in among], now, deadline)
+            chosen = [among[index] for index in decision.replicas]
+            if decision.act is Act.SERVE:
+                return _begin(choose(chosen))
+            if decision.act is Act.CALL_OFF:
+                chosen[0].call_off()
+                continue
+            if decision.act is Act.WAKE:
+                self._transitions[chosen[0]].wake_soon(REQUEST)
+            elif decision.act is Act.LOOK:
+                for instance in chosen:
+                    self._transitions[instance].settle_soon()
+            await _wait_until(changed, min(deadline, decision.until) - now)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Route:
+    """One name. ``rename``: instance -> the name it must be asked for, None when the client's own is right."""
+
+    def __init__(
+        self, name: str, replicas: Replicas, rename: Mapping[Instance, str | None], parent: str | None
+    ) -> None:
+        self.name = name
+        self.replicas = replicas
+        self.rename = rename
+        self.parent = parent
+        self.instances = tuple(rename)
+
+    @property
+    def model(self) -> str:
+        return self.replicas.model
+
+
+def routes_of(replicas: Replicas) -> dict[str, Route]:
+    """Every name of a model, and the adapters its engines load at start."""
+    names: dict[str, dict[Instance, str | None]] = {}
+    parents: dict[str, str | None] = {}
+    for instance in replicas.instances:
+        spec = instance.config.spec
+        for name in instance.config.names:
+            parents[name] = None
+        for adapter, wanted in spec.adapters.items():
+            names.setdefault(adapter, {})[instance] = None if wanted == adapter else wanted
+            parents.setdefault(adapter, replicas.model)
+    for name, parent in parents.items():
+        if parent is None:  # any replica serves any of the model's names
+            names[name] = {instance: _own_name(instance, name) for instance in replicas.instances}
+    return {name: Route(name, replicas, names[name], parents[name]) for name in names}
+
+
+def _own_name(instance: Instance, name: str) -> str | None:
+    spec = instance.config.spec
+    return None if name in spec.served_names else spec.engine_name
+
+
+def _begin(instance: Instance) -> Instance:
+    instance.begin()
+    return instance
+
+
+async def _wait_until(changed: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await changed.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,24 @@
+"""The states of one instance. docs/sleep.md draws the arrows between them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    UNKNOWN = "unknown"
+    """Before the engine, or its mark, has told."""
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    """To sleep as soon as nothing is in flight; a request may still call that off."""
+    FALLING_ASLEEP = "falling_asleep"
+    """The engine has been told, or is about to be: nothing may reach it."""
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    FAILED = "failed"
+    """Not there, or not to be trusted."""
+
+
+AWAKE = frozenset({State.READY, State.DRAINING})
+SLEEPING = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})

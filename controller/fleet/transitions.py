@@ -1,0 +1,355 @@
+"""How one instance falls asleep, wakes, and is found again after a restart.
+
+Each is single-flight: it runs in a task of its own that outlives whoever asked for it, and others join it. One lock
+keeps them apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from controller.fleet.errors import Busy, CalledOff, EngineFailed, NotPossible, TransitionRefused
+from controller.fleet.instance import Drain, Instance
+from controller.fleet.origin import Origin
+from controller.fleet.state import State
+from runtime.engines.base import EngineError, EngineRefused, EngineTimeout, EngineUnreachable, NotSupported
+from state.database import StateError
+from state.sleep_marks import Phase, SleepMark, SleepMarks
+
+log = logging.getLogger(__name__)
+
+DOUBT_TRIES, DOUBT_PAUSE = 4, 1.0
+BUSY_PAUSE = 0.1
+
+
+class Transitions:
+    def __init__(self, instance: Instance, marks: SleepMarks, origin: Origin) -> None:
+        self.instance = instance
+        self._engine = instance.engine
+        self._marks = marks
+        self._origin = origin
+        self._lock = asyncio.Lock()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def under_way(self) -> bool:
+        return self._lock.locked()
+
+    async def aclose(self) -> None:
+        """Stop what is under way. Its mark tells the next gateway what the engine may have been told."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    # -- sleep ---------------------------------------------------------------------------------------------------
+
+    async def sleep(self, cause: str, drain_seconds: float, level: int | None = None) -> None:
+        """Put it to sleep once it has drained. Nothing happens if it sleeps already.
+
+        Raises ``CalledOff`` when a request came first and ``Busy`` when it did not drain in time (it serves on in both
+        cases), ``NotPossible``, or ``EngineFailed``.
+        """
+        instance = self.instance
+        if instance.state is State.ASLEEP:
+            return
+        if not self._engine.capabilities.sleep:
+            kind = instance.config.spec.kind
+            raise NotPossible(f"{instance.name!r} cannot sleep: an engine of kind {kind!r} has no way to")
+        if self._running("sleep") is None and instance.state is not State.READY:
+            raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
+        level = level or instance.config.sleep.level
+        await self._join("sleep", lambda: self._fall_asleep(cause, drain_seconds, level))
+
+    async def _fall_asleep(self, cause: str, drain_seconds: float, level: int) -> None:
+        instance = self.instance
+        async with self._lock:
+            if instance.state is not State.READY:
+                raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
+            mark = await self._drain(cause, drain_seconds, level)
+            failure: EngineError | None = None
+            try:
+                await self._engine.sleep(level)
+                # One that cannot be asked has said that it is done.
+                asleep: bool | None = await self._engine.is_asleep() is not False
+            except NotSupported as unable:
+                await self._marks.clear(instance.name)
+                instance.enter_ready()
+                raise NotPossible(str(unable)) from unable
+            except EngineError as error:
+                failure = error
+                asleep = await self._settle_doubt(level, error, expected=True)
+            await self._end_of_sleep(asleep, failure, mark)
+
+    async def _end_of_sleep(self, asleep: bool | None, failure: EngineError | None, mark: SleepMark) -> None:
+        instance = self.instance
+        if asleep:
+            mark = replace(mark, phase=Phase.ASLEEP)
+            instance.sleeps[mark.cause] += 1
+            instance.enter_asleep(mark)
+            await self._write(mark)
+            return
+        problem = str(failure) if failure else f"{instance.name!r} says that it is awake after it was put to sleep"
+        if asleep is None:
+            instance.enter_failed(problem)
+        else:
+            instance.enter_ready()
+            await self._clear()
+        raise EngineFailed(problem)
+
+    async def _drain(self, cause: str, seconds: float, level: int) -> SleepMark:
+        """Wait until nothing is in flight, here and in the engine; write the mark; close the door."""
+        instance = self.instance
+        drain = instance.enter_draining()
+        mark: SleepMark | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty(drain)
+                mark = SleepMark(
+                    instance.name, Phase.FALLING_ASLEEP, level, cause, instance.wall(), await self._origin.process()
+                )
+                await self._marks.put(mark)
+                await self._empty(drain)
+        except BaseException as stopped:
+            if not drain.called_off:
+                instance.call_off()
+            if mark is not None:
+                await self._clear()
+            if isinstance(stopped, TimeoutError):
+                raise Busy(f"{instance.name!r} was still busy after {seconds:g} s, and stays awake") from None
+            if isinstance(stopped, EngineError):
+                raise EngineFailed(f"{instance.name!r} does not tell whether it is idle: {stopped}") from stopped
+            raise
+        # Nothing was awaited since the last look: no request can have slipped in.
+        instance.enter_falling_asleep(mark)
+        return mark
+
+    async def _empty(self, drain: Drain) -> None:
+        """Return when nothing is in flight, here and in the engine. Raises ``CalledOff``."""
+        while True:
+            while self.instance.in_flight and not drain.called_off:
+                drain.changed.clear()
+                await drain.changed.wait()
+            # A request whose client has left may still run in there, and so may a health check.
+            busy = not drain.called_off and await self._engine.busy()
+            if drain.called_off:
+                raise CalledOff(f"{self.instance.name!r} stays awake: a request came")
+            if not busy and not self.instance.in_flight:
+                return
+            await asyncio.sleep(BUSY_PAUSE)
+
+    # -- wake ----------------------------------------------------------------------------------------------------
+
+    async def wake(self, cause: str) -> None:
+        """Wake it; nothing happens if it is awake. Raises ``EngineFailed`` or ``NotPossible``."""
+        instance = self.instance
+        if instance.state is State.DRAINING:
+            instance.call_off()
+        if instance.state is State.READY:
+            return
+        if instance.state not in (State.ASLEEP, State.FALLING_ASLEEP, State.WAKING):
+            raise NotPossible(f"{instance.name!r} is {instance.state}: {instance.problem}")
+        await self._join("wake", lambda: self._wake_up(cause))
+
+    def wake_soon(self, cause: str) -> None:
+        """Begin to wake it without waiting; the outcome is seen in its state."""
+        self._start("wake", lambda: self._wake_up(cause))
+
+    async def _wake_up(self, cause: str) -> None:
+        instance = self.instance
+        async with self._lock:
+            if instance.state is not State.ASLEEP:
+                return
+            instance.enter_waking()
+            level, since = instance.level, instance.asleep_since
+            mark = SleepMark(instance.name, Phase.WAKING, level, instance.cause, since, await self._origin.process())
+            await self._write(mark)
+            failure: EngineError | None = None
+            try:
+                await self._engine.wake(level or None)
+                asleep: bool | None = await self._engine.is_asleep() or False
+            except EngineError as error:
+                failure = error
+                asleep = await self._settle_doubt(level or 1, error, expected=False)
+            await self._end_of_wake(asleep, failure, mark, cause)
+
+    async def _end_of_wake(self, asleep: bool | None, failure: EngineError | None, mark: SleepMark, cause: str) -> None:
+        instance = self.instance
+        if asleep is False:
+            log.info("%s was woken (%s)", instance.name, cause)
+            instance.wakes["ok"] += 1
+            await self._clear()
+            instance.enter_ready()
+            return
+        instance.wakes["failed"] += 1
+        problem = str(failure) if failure else f"{instance.name!r} still says that it sleeps"
+        if asleep is None:
+            instance.enter_failed(problem)
+        else:
+            await self._write(replace(mark, phase=Phase.ASLEEP))
+            instance.enter_asleep_again(problem)
+        raise EngineFailed(problem)
+
+    # -- doubt ---------------------------------------------------------------------------------------------------
+
+    async def _settle_doubt(self, level: int, error: EngineError | None, *, expected: bool) -> bool | None:
+        """After a call whose outcome is not known: does it sleep? None when nobody can tell.
+
+        An engine that cannot be asked is told to sleep once more, which changes nothing if it does: then it is certain.
+        """
+        if error is not None:
+            log.warning("%s", error)
+        if expected and isinstance(error, EngineRefused) and error.status < 500:
+            return False  # it understood, and did not do it
+        asleep: bool | None = None
+        for attempt in range(DOUBT_TRIES):
+            if attempt:
+                await asyncio.sleep(DOUBT_PAUSE)
+            try:
+                asleep = await self._engine.is_asleep()
+                if asleep is None and not await self._engine.busy():
+                    log.warning("%s cannot be asked whether it sleeps: it is put to sleep", self.instance.name)
+                    await self._engine.sleep(level)
+                    return True
+            except EngineUnreachable:
+                return None
+            except EngineError as again:
+                log.warning("%s", again)
+                continue
+            # A call that timed out may still be at work in there: what it would bring about is waited for.
+            if asleep is expected or (asleep is not None and not isinstance(error, EngineTimeout)):
+                return asleep
+        return asleep
+
+    # -- settling ------------------------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Find out the state of an instance that is unknown, starting or failed."""
+        await self._join("settle", self._settle)
+
+    def settle_soon(self) -> None:
+        """Begin to find out without waiting; what was found is seen in its state."""
+        self._start("settle", self._settle)
+
+    async def _settle(self) -> None:
+        instance = self.instance
+        if self._lock.locked():
+            return
+        async with self._lock:
+            if not await self._engine.healthy():
+                if await self._origin.starting():
+                    instance.enter_starting("it is starting")
+                else:
+                    instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
+                return
+            mark = (await self._marks.all()).get(instance.name)
+            try:
+                asleep = await self._sleeps(mark)
+            except EngineError as error:
+                instance.enter_failed(str(error))
+                return
+            if asleep is None:
+                instance.enter_failed("whether it sleeps cannot be found out")
+            elif asleep:
+                mark = mark or SleepMark(instance.name, Phase.ASLEEP, 0, "found asleep", instance.wall(), None)
+                mark = replace(mark, phase=Phase.ASLEEP)
+                await self._write(replace(mark, process=await self._origin.process()))
+                instance.enter_asleep(mark)
+            else:
+                if mark is not None:
+                    await self._clear()
+                await self._origin.was_ready()
+                instance.enter_ready()
+
+    async def _sleeps(self, mark: SleepMark | None) -> bool | None:
+        """Whether an engine that is up sleeps: by its own word, else by its mark."""
+        asleep = await self._engine.is_asleep()
+        if asleep is not None:
+            return asleep
+        if mark is None or not await self._is_about_this_process(mark):
+            return False
+        if mark.phase is Phase.ASLEEP:
+            return True
+        return await self._settle_doubt(mark.level, None, expected=True)
+
+    async def _is_about_this_process(self, mark: SleepMark) -> bool:
+        process = await self._origin.process()
+        return process is None or mark.process is None or process == mark.process
+
+    async def observe(self) -> None:
+        """Look at an instance that is ready or asleep, and correct the record if the engine says otherwise."""
+        instance = self.instance
+        before = instance.since
+        healthy = await self._engine.healthy()
+        if healthy is None:
+            return  # too busy to answer: no news
+        asleep: bool | None = None
+        if healthy:
+            try:
+                asleep = await self._engine.is_asleep()
+                if asleep is None and instance.state is State.ASLEEP:
+                    mark = (await self._marks.all()).get(instance.name)
+                    asleep = mark is not None and await self._is_about_this_process(mark)
+            except EngineError:
+                return
+        if self.under_way or instance.since != before:
+            return  # it has moved on meanwhile
+        instance.looked_at = instance.clock()
+        if not healthy:
+            instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
+        elif instance.state is State.ASLEEP and asleep is False:
+            log.warning("%s is awake, though nobody here woke it", instance.name)
+            await self._clear()
+            instance.enter_ready()
+        elif instance.state is State.READY and asleep:
+            log.warning("%s is asleep, though nobody here put it to sleep", instance.name)
+            stranded = instance.in_flight
+            instance.enter_asleep(SleepMark(instance.name, Phase.ASLEEP, 0, "found asleep", instance.wall(), None))
+            if stranded:
+                self.wake_soon("requests in flight")
+
+    # -- marks ---------------------------------------------------------------------------------------------------
+
+    async def _write(self, mark: SleepMark) -> None:
+        """Write a mark that only confirms what is so already: not being able to must not keep an engine asleep."""
+        try:
+            await self._marks.put(mark)
+        except StateError:
+            log.exception("the sleep mark of %s could not be written", mark.instance)
+
+    async def _clear(self) -> None:
+        try:
+            await self._marks.clear(self.instance.name)
+        except StateError:
+            log.exception("the sleep mark of %s could not be cleared", self.instance.name)
+
+    # -- single flight -------------------------------------------------------------------------------------------
+
+    def _running(self, what: str) -> asyncio.Task[None] | None:
+        task = self._tasks.get(what)
+        return None if task is None or task.done() else task
+
+    def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        task = self._running(what)
+        if task is None:
+            task = self._tasks[what] = asyncio.create_task(_run(work), name=f"{what} {self.instance.name}")
+            task.add_done_callback(self._see)
+        return task
+
+    async def _join(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        # Shielded: whoever asked may leave, the engine is told to the end all the same.
+        await asyncio.shield(self._start(what, work))
+
+    def _see(self, task: asyncio.Task[None]) -> None:
+        """Nobody may be waiting for it. A refusal is in the state already; anything else must not get lost."""
+        if task.cancelled() or (error := task.exception()) is None or isinstance(error, TransitionRefused):
+            return
+        log.error("%s broke", task.get_name(), exc_info=error)
+        if self.instance.state in (State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN):
+            self.instance.enter_failed(f"{task.get_name()} broke: {error}")
+
+
+async def _run(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
