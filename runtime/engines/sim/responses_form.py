@@ -96,7 +96,7 @@ class ResponsesForm:
         }
 
     def _item(self, text: str | None, status: str) -> dict[str, Any]:
-        part = {"annotations": [], "text": text, "type": "output_text", "logprobs": None}
+        part: dict[str, Any] = {"annotations": [], "text": text, "type": "output_text", "logprobs": None}
         return {
             "id": self._item_id,
             "content": [] if text is None else [part],

@@ -73,7 +73,34 @@ class _Program(uvicorn.Server):
 
 
 class _Guest(uvicorn.Server):
-    """Leaves the signals of the process alone."""
+    """Leaves the signals of the process alone, and ends at once."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(_config(engine))
+        self._engine = engine
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def main_loop(self) -> None:
+        while not self._stop.is_set():
+            await self.on_tick(0)  # sets the date header
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        self._engine.shut_down()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if self.server_state.tasks:
+            await asyncio.wait(list(self.server_state.tasks), timeout=0.2)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self.server_state.tasks:
+            await asyncio.wait(list(self.server_state.tasks), timeout=1.0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -112,11 +139,10 @@ async def serving(options: SimOptions, exit_process: Callable[[int], object] | N
     engine = Engine(options) if exit_process is None else Engine(options, exit_process)
     listener = listen(options.host, options.port)
     port = listener.getsockname()[1]
-    server = _Guest(_config(engine))
+    server = _Guest(engine)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield Served(f"http://{options.host}:{port}", port, engine)
     finally:
-        engine.shut_down()
-        server.should_exit = True
+        server.stop()
         await task
