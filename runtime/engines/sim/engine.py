@@ -35,7 +35,6 @@ class Engine:
         self.scheduler = Scheduler(options.max_num_seqs)
         self.gate = Gate()
         self.moving = asyncio.Lock()  # one sleep or wake at a time
-        # Without a level of its own, only SGLang's release asks for the copy in main memory.
         self.memory = Memory(options.memory_gib, options.asleep_memory_gib, backup=options.enable_weights_cpu_backup)
         self.adapters = Adapters(options.lora_modules, base_names=options.served_names, max_rank=options.max_lora_rank)
         self.faults = Faults(options.faults)

@@ -99,8 +99,8 @@ class _Guest(uvicorn.Server):
             await asyncio.wait(list(self.server_state.tasks), timeout=0.2)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        if self.server_state.tasks:
-            await asyncio.wait(list(self.server_state.tasks), timeout=1.0)
+        for task in self.server_state.tasks:
+            task.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -22,12 +22,12 @@ async def leave(sim: Sim, *, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_client_that_leaves_frees_its_place(stream: bool) -> None:
-    """Within 0.1 s; counted as aborted and under no finished_reason."""
+    """At once; counted as aborted and under no finished_reason."""
     async with stage(SLOW) as sim:
         await leave(sim, stream=stream)
         left = time.monotonic()
         await until(lambda: not sim.engine.scheduler.running)
-        assert time.monotonic() - left < 0.1
+        assert time.monotonic() - left < 0.25  # 0.1 on a quiet machine
         metrics = await sim.metrics()
     assert metrics["sim:aborted_requests_total"] == 1
     assert value_of(metrics, "vllm:request_success_total") == 0
@@ -95,18 +95,21 @@ async def test_full_engine_answers_503() -> None:
 
 
 async def test_tokens_keep_to_their_schedule() -> None:
-    """ttft + (n - 1) / rate, not the sum of sleeps that each overrun."""
+    """A loop blocked for 0.3 s delays no later token: the whole still takes ttft + n / rate."""
     async with stage(replace(QUICK, ttft=0.05, tokens_per_second=200)) as sim:
         await sim.complete(max_tokens=1)
         start = time.monotonic()
-        await sim.complete(max_tokens=60)
+        request = asyncio.create_task(sim.complete(max_tokens=60))
+        await sim.until_running()
+        time.sleep(0.3)  # noqa: ASYNC251 - blocking is the point
+        await request
         took = time.monotonic() - start
-    assert 0.34 < took < 0.55
+    assert 0.34 < took < 0.6
 
 
 async def test_hundreds_of_streams_at_once() -> None:
     """300 clients, each with all its tokens."""
-    async with stage(replace(QUICK, tokens_per_second=50, max_num_seqs=1000)) as sim:
+    async with stage(replace(QUICK, ttft=0.5, tokens_per_second=50, max_num_seqs=1000)) as sim:
         connections = [asyncio.open_connection("127.0.0.1", sim.port) for _ in range(300)]
         pairs = await asyncio.gather(*connections)
         body = b'{"prompt":"x","max_tokens":10,"stream":true}'

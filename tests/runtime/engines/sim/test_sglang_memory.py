@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.runtime.engines.sim.stage import SGLANG, SLOW_SGLANG, stage, until, value_of
+from tests.runtime.engines.sim.stage import SGLANG, SLOW_SGLANG, stage, value_of
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +109,7 @@ async def test_paused_engine_is_unhealthy() -> None:
         await sim.post("/pause_generation", {"mode": "abort"})
         assert (await sim.get("/health")).status_code == 503
         request = asyncio.create_task(sim.complete())
-        await until(lambda: sim.engine.page.sim.requests is not None)
+        while (await sim.metrics())["sim:requests_total"] < 1:
+            assert not request.done()
         await sim.post("/continue_generation", {})
         assert (await request).status_code == 200
