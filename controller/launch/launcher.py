@@ -1,0 +1,188 @@
+"""Brings units up and takes them down: looks, decides by ``plan``, acts, and waits until each is ready or dead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from controller.config.model import Config
+from controller.launch import logs, plan, process_tree
+from controller.launch.handover import HandoverFailed
+from controller.launch.plan import Decision, Seen, Step
+from controller.launch.preflight import holder
+from controller.launch.progress import Progress
+from controller.launch.readiness import Readiness, wait_until_ready
+from controller.launch.sessions import CannotStart, close_session, open_session
+from controller.launch.survey import Survey
+from controller.launch.tmux import Pane, Tmux, TmuxError
+from controller.launch.unit import Unit
+from runtime.processes import identity, is_running
+from state.launches import Launch, Launches
+
+EPITAPH_SECONDS = 3.0
+
+
+class State(Enum):
+    READY = "ready"
+    STARTED = "started"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    state: State
+    detail: str = ""
+    differences: tuple[str, ...] = ()
+
+
+class Pace:
+    """Keeps launches ``seconds`` apart."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = asyncio.Lock()
+        self._last: float | None = None
+
+    async def next(self) -> None:
+        async with self._lock:
+            if self._last is not None:
+                await asyncio.sleep(max(0.0, self._last + self._seconds - time.monotonic()))
+            self._last = time.monotonic()
+
+
+class Launcher:
+    def __init__(self, config: Config, survey: Survey, tmux: Tmux, launches: Launches, progress: Progress) -> None:
+        self._config = config
+        self._survey = survey
+        self._tmux = tmux
+        self._launches = launches
+        self._progress = progress
+
+    async def up(self, units: Sequence[Unit], *, wait: bool = True) -> dict[str, Outcome]:
+        """Bring ``units`` up. One that fails does not stop the others."""
+        seen = await self._survey.seen(units, await self._launches.all())
+        decisions = {unit.name: plan.decide(unit, seen[unit.name]) for unit in units}
+        ordered = plan.order(units, decisions)
+        ended = {unit.name: asyncio.Event() for unit in units}
+        pace = Pace(self._config.launch_delay_seconds)
+        for unit in ordered:
+            self._progress.begin(unit.name, unit.log)
+
+        async def see_to(unit: Unit) -> Outcome:
+            try:
+                if wait and decisions[unit.name].step is Step.START:
+                    await self._take_turn(plan.before(unit, ordered), ended, unit)
+                return await self._bring_up(unit, decisions[unit.name], seen[unit.name], pace, wait)
+            finally:
+                ended[unit.name].set()
+
+        outcomes = await asyncio.gather(*(see_to(unit) for unit in ordered))
+        return {unit.name: outcome for unit, outcome in zip(ordered, outcomes, strict=True)}
+
+    async def stop(self, units: Sequence[Unit]) -> dict[str, str | None]:
+        """Stop ``units``, all at once. What could not be done, by name; None where all went well."""
+        panes = await asyncio.to_thread(self._tmux.panes)
+        problems = await asyncio.gather(*(self._stop(unit, panes) for unit in units))
+        return {unit.name: problem for unit, problem in zip(units, problems, strict=True)}
+
+    async def _take_turn(self, others: Sequence[str], ended: dict[str, asyncio.Event], unit: Unit) -> None:
+        waiting = [name for name in others if not ended[name].is_set()]
+        if waiting:
+            self._progress.tell(unit.name, "waiting", f"it may share a GPU with {', '.join(waiting)}")
+        for name in others:
+            await ended[name].wait()
+
+    async def _bring_up(self, unit: Unit, decision: Decision, seen: Seen, pace: Pace, wait: bool) -> Outcome:
+        if decision.step is Step.REFUSE:
+            return await self._failed(unit, decision.reason)
+        if decision.step is Step.LEAVE:
+            whom = await asyncio.to_thread(holder, unit.port)
+            return self._ended(unit, Outcome(State.READY, f"{decision.reason} ({whom})"))
+        if decision.step is Step.KEEP:
+            return self._ended(unit, Outcome(State.READY, decision.reason, decision.differences))
+        pane = seen.pane
+        if decision.step is Step.START:
+            if unit.instance is not None:
+                await pace.next()
+            self._progress.tell(unit.name, "starting", decision.reason)
+            try:
+                pane = await asyncio.shield(self._start(unit, pane))
+            except (CannotStart, HandoverFailed, TmuxError, OSError) as problem:
+                return await self._failed(unit, str(problem))
+        else:
+            self._progress.tell(unit.name, "starting", decision.reason)
+        assert pane is not None  # decide() waits only for what has one
+        if not wait:
+            return self._ended(unit, Outcome(State.STARTED, "", decision.differences))
+        return await self._wait(unit, pane, decision.differences)
+
+    async def _start(self, unit: Unit, before: Pane | None) -> Pane:
+        pane = await asyncio.to_thread(open_session, self._tmux, unit, before, self._config.launch.stop_timeout_seconds)
+        process = await asyncio.to_thread(identity, pane.pid)
+        argv, environment = unit.record
+        await self._launches.put(
+            Launch(unit.name, unit.session, process or f"{pane.pid}:0.00", argv, environment, time.time())
+        )
+        return pane
+
+    async def _wait(self, unit: Unit, pane: Pane, differences: tuple[str, ...]) -> Outcome:
+        process = await asyncio.to_thread(identity, pane.pid)
+
+        async def alive() -> bool:
+            return process is not None and await asyncio.to_thread(is_running, process)
+
+        began, seconds = time.monotonic(), self._config.launch.ready_timeout_seconds
+        readiness = await wait_until_ready(self._survey.probes[unit.name], alive, seconds)
+        if readiness is Readiness.READY:
+            took = f"after {time.monotonic() - began:.1f} s"
+            return self._ended(unit, Outcome(State.READY, took, differences))
+        if readiness is Readiness.DIED:
+            return await self._failed(unit, f"died, {await self._how_it_died(unit)}", differences, ran=True)
+        reason = f"not ready after {seconds:g} s; it is left running"
+        return await self._failed(unit, reason, differences, ran=True)
+
+    async def _how_it_died(self, unit: Unit) -> str:
+        """Its exit status, once tmux has noticed and has written the last words down."""
+        deadline = time.monotonic() + EPITAPH_SECONDS
+        pane = await self._survey.pane(unit)
+        while pane is not None and not (pane.dead and pane.status) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            pane = await self._survey.pane(unit)
+        await asyncio.to_thread(logs.settled, unit.log)
+        if pane is None:
+            return "and its session is gone"
+        return pane.status or "how is not known"
+
+    def _ended(self, unit: Unit, outcome: Outcome) -> Outcome:
+        self._progress.tell(unit.name, outcome.state.value, outcome.detail)
+        return outcome
+
+    async def _failed(
+        self, unit: Unit, reason: str, differences: tuple[str, ...] = (), *, ran: bool = False
+    ) -> Outcome:
+        self._progress.tell(unit.name, State.FAILED.value, reason)
+        last_words = await asyncio.to_thread(logs.tail, unit.log) if ran else []
+        if last_words:
+            self._progress.show(f"{unit.name}: the end of {unit.log}:", last_words)
+        return Outcome(State.FAILED, reason, differences)
+
+    async def _stop(self, unit: Unit, panes: Sequence[Pane]) -> str | None:
+        pane, strange = plan.find(unit, panes)
+        seconds = self._config.launch.stop_timeout_seconds
+        if pane is not None:
+            session = [other for other in panes if other.session == pane.session]
+            left = await asyncio.to_thread(close_session, self._tmux, session, seconds)
+        else:  # its session may have been killed by hand, and the engine may have outlived that
+            left = await asyncio.to_thread(process_tree.stop, None, unit.marker, seconds)
+        if left:
+            return f"processes that could not be ended: {', '.join(map(str, left))}"
+        await self._launches.clear(unit.name)
+        if strange is not None:
+            return f"the tmux session {unit.session} is not this configuration's and was left alone"
+        if pane is None and await self._survey.probes[unit.name].recognised():
+            whom = await asyncio.to_thread(holder, unit.port)
+            return f"was not started by this launcher and was left alone: {whom}"
+        return None

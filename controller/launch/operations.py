@@ -1,0 +1,202 @@
+"""What a user can have done to the fleet of one YAML file, each with what it shows and its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+
+from controller.config.model import FRONTEND, Config
+from controller.config.schema import LaunchSection
+from controller.launch import logs, plan, process_tree, report
+from controller.launch.launcher import Launcher, Outcome, State
+from controller.launch.progress import progress, say
+from controller.launch.sessions import close_session
+from controller.launch.survey import Survey
+from controller.launch.tmux import Pane, Tmux
+from controller.launch.unit import Unit, frontend_command, frontend_unit, owner_of, units
+from runtime.engines.control import open_client
+from state.database import open_database
+from state.launches import Launches
+
+OK, FAILED = 0, 1
+
+
+class UnknownName(Exception):
+    """A name was given that means nothing here; the message lists those that do."""
+
+
+class Operations:
+    """``environment``: the launcher's own, which engines inherit. ``frontend``: how the router is started."""
+
+    def __init__(
+        self, config: Config, out: Console, environment: Mapping[str, str], frontend: Sequence[str] | None = None
+    ) -> None:
+        self._config = config
+        self._out = out
+        self._tmux = Tmux()
+        command = frontend or frontend_command(config)
+        self.units = units(config, environment, command)
+        self._every = {unit.name: unit for unit in self.units}
+        self._every.setdefault(FRONTEND, frontend_unit(config, environment, command))
+
+    def check(self) -> int:
+        report.check(self._out, self._config, self.units)
+        return OK
+
+    def dry_run(self, only: Sequence[str]) -> int:
+        report.commands(self._out, self.startable(only))
+        return OK
+
+    async def up(self, only: Sequence[str], *, wait: bool) -> int:
+        chosen = self.startable(only)
+        async with self._fleet() as (launcher, survey):
+            return await self._up(launcher, survey, chosen, wait)
+
+    async def restart(self, names: Sequence[str], *, wait: bool) -> int:
+        chosen = self.startable(names)
+        async with self._fleet() as (launcher, survey):
+            problems = await self._stop(launcher, chosen)
+            stopped = [unit for unit in chosen if problems[unit.name] is None]
+            code = await self._up(launcher, survey, stopped, wait)
+        return code if len(stopped) == len(chosen) else FAILED
+
+    async def stop(self, names: Sequence[str]) -> int:
+        panes = await asyncio.to_thread(self._tmux.panes)
+        # what the YAML has lost but still runs can be stopped by its name
+        strays = [pane for pane in self._ours(panes) if pane.unit in names and pane.unit not in self._every]
+        chosen = self.named([name for name in names if name not in {pane.unit for pane in strays}])
+        async with self._fleet() as (launcher, _):
+            problems = await self._stop(launcher, chosen) if chosen else {}
+        left = await close_sessions(self._tmux, strays, panes, self._config.launch.stop_timeout_seconds, self._out)
+        return FAILED if left or any(problems.values()) else OK
+
+    async def status(self) -> int:
+        async with open_client() as client:
+            rows = await Survey(self._config, self.units, self._tmux, client).rows()
+        report.table(self._out, rows)
+        return OK if all(row.healthy for row in rows) else FAILED
+
+    async def kill_all(self) -> int:
+        """All sessions of this file, those of instances it no longer names too, and what outlived its session."""
+        panes = await asyncio.to_thread(self._tmux.panes)
+        seconds = self._config.launch.stop_timeout_seconds
+        ours = self._ours(panes)
+        left = await close_sessions(self._tmux, ours, panes, seconds, self._out)
+        for unit in self._every.values():
+            left += await asyncio.to_thread(process_tree.stop, None, unit.marker, seconds)
+        if left:
+            say(self._out, f"could not be ended: {', '.join(map(str, sorted(set(left))))}")
+            return FAILED
+        async with open_database(self._config.state_url) as database:
+            for name in {*self._every, *(pane.unit for pane in ours)}:
+                await Launches(database).clear(name)
+        return OK
+
+    def log(self, name: str, *, follow: bool) -> int:
+        unit = self.named([name])[0]
+        if not follow and not unit.log.exists():
+            say(self._out, f"{name} has no log yet: {unit.log} does not exist")
+            return FAILED
+        for piece in logs.read(unit.log, follow):
+            self._out.file.write(piece)
+            self._out.file.flush()
+        return OK
+
+    def startable(self, names: Sequence[str]) -> tuple[Unit, ...]:
+        """The units called ``names``, in the file's order; all when no name is given."""
+        if FRONTEND in names and not self._config.router.enable_router:
+            raise UnknownName("the router is off in this file: set router.enable_router to true")
+        chosen = self.named(names)
+        return tuple(unit for unit in self.units if not names or unit in chosen)
+
+    def named(self, names: Sequence[str]) -> tuple[Unit, ...]:
+        elsewhere = {instance.name for instance in self._config.instances if not instance.launched}
+        for name in names:
+            if name in elsewhere:
+                raise UnknownName(f"{name} has a url: the launcher neither starts nor stops it")
+            if name not in self._every:
+                raise UnknownName(f"there is no {name!r} here; the known names are {', '.join(self._every)}")
+        return tuple(self._every[name] for name in dict.fromkeys(names))
+
+    @asynccontextmanager
+    async def _fleet(self) -> AsyncIterator[tuple[Launcher, Survey]]:
+        await asyncio.to_thread(self._tmux.panes)  # tmux missing is said before anything else is tried
+        async with open_client() as client, open_database(self._config.state_url) as database:
+            survey = Survey(self._config, tuple(self._every.values()), self._tmux, client)
+            with progress(self._out) as display:
+                yield Launcher(self._config, survey, self._tmux, Launches(database), display), survey
+
+    async def _up(self, launcher: Launcher, survey: Survey, chosen: Sequence[Unit], wait: bool) -> int:
+        outcomes = await launcher.up(chosen, wait=wait)
+        failures = {name: outcome.detail for name, outcome in outcomes.items() if outcome.state is State.FAILED}
+        rows = await survey.rows(failures)
+        if not self._config.router.enable_router:
+            rows = [row for row in rows if row.name != FRONTEND]
+        say(self._out)
+        report.table(self._out, rows)
+        for name, reason in failures.items():
+            say(self._out, f"\n{name} failed: {reason}")
+        self._say_differences(outcomes)
+        for pane in self._ours(await asyncio.to_thread(self._tmux.panes)):
+            if pane.unit not in {unit.name for unit in self.units}:
+                say(self._out, f"\n{pane.session} is not in the YAML any more and was left alone: --stop {pane.unit}")
+        if not wait and any(plan.before(unit, chosen) for unit in chosen):
+            say(self._out, "\n--no-wait: engines that may share a GPU load at the same time, and may run out of memory")
+        report.address(self._out, self._config)
+        for warning in report.openness(self._config):
+            say(self._out, f"\n{warning}")
+        return FAILED if failures else OK
+
+    def _say_differences(self, outcomes: Mapping[str, Outcome]) -> None:
+        for name, outcome in outcomes.items():
+            if outcome.differences:
+                say(self._out, f"\n{name} differs from the YAML and was left as it is (--restart {name} applies it):")
+                for difference in outcome.differences:
+                    say(self._out, f"  {difference}")
+
+    async def _stop(self, launcher: Launcher, chosen: Sequence[Unit]) -> Mapping[str, str | None]:
+        problems = await launcher.stop(chosen)
+        for name, problem in problems.items():
+            say(self._out, f"{name}: {problem or 'stopped'}")
+        return problems
+
+    def _ours(self, panes: Sequence[Pane]) -> list[Pane]:
+        return [pane for pane in panes if pane.config == owner_of(self._config.file)]
+
+
+def sessions_of(panes: Sequence[Pane], file: Path, prefix: str | None) -> list[Pane]:
+    """The panes of this file's sessions; with a ``prefix`` those of every session that begins so, too."""
+    owner = owner_of(file)
+    chosen = [p for p in panes if p.config == owner or (prefix is not None and p.session.startswith(prefix))]
+    tagged = {pane.session for pane in chosen if pane.config}
+    return [pane for pane in chosen if pane.config or pane.session not in tagged]
+
+
+async def close_sessions(
+    tmux: Tmux, chosen: Sequence[Pane], panes: Sequence[Pane], seconds: float, out: Console
+) -> list[int]:
+    """End the sessions that ``chosen`` are in, all at once; the pids that could not be ended."""
+    names = {pane.session for pane in chosen}
+    inside = sorted((pane for pane in panes if pane.session in names), key=lambda pane: pane.session)
+    sessions = [list(group) for _, group in groupby(inside, key=lambda pane: pane.session)]
+    left = await asyncio.gather(*(asyncio.to_thread(close_session, tmux, group, seconds) for group in sessions))
+    for group, pids in zip(sessions, left, strict=True):
+        ending = f"not all of it could be ended: {', '.join(map(str, pids))}" if pids else "stopped"
+        say(out, f"{group[0].session}: {ending}")
+    if not sessions:
+        say(out, "no sessions")
+    return [pid for pids in left for pid in pids]
+
+
+async def kill_sessions(out: Console, file: Path, prefix: str | None) -> int:
+    """End sessions without a valid configuration: this file's, known by their tags, and those with ``prefix``."""
+    tmux = Tmux()
+    panes = await asyncio.to_thread(tmux.panes)
+    chosen = sessions_of(panes, file, prefix)
+    left = await close_sessions(tmux, chosen, panes, LaunchSection().stop_timeout_seconds, out)
+    return FAILED if left else OK

@@ -1,0 +1,136 @@
+"""What to do about each unit, and what must wait for what. Pure: values in, values out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from controller.launch.tmux import Pane
+from controller.launch.unit import YAML_DIGEST, Unit
+from state.launches import Launch
+
+WITHOUT_GPU = frozenset({"sim", "openai"})
+"""Kinds that use none unless ``gpus`` says so."""
+
+ANY_GPU = "any"
+"""An engine that is given no GPU in particular may take memory on each of them."""
+
+
+class Step(Enum):
+    KEEP = "keep"  # it runs and is healthy
+    WAIT = "wait"  # it runs and is not ready yet
+    START = "start"
+    LEAVE = "leave"  # healthy, but not in a session of ours
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found of a unit. ``serving``: its address answers, and as this very engine."""
+
+    pane: Pane | None = None
+    strange: Pane | None = None
+    healthy: bool | None = False
+    serving: bool = False
+    record: Launch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    step: Step
+    reason: str = ""
+    differences: tuple[str, ...] = ()
+
+
+def find(unit: Unit, panes: Sequence[Pane]) -> tuple[Pane | None, Pane | None]:
+    """The unit's own pane, and one of a stranger that has its session's name."""
+    session = [pane for pane in panes if pane.session == unit.session]
+    ours = [pane for pane in session if (pane.config, pane.unit) == (unit.config, unit.name)]
+    if ours:
+        return ours[0], None
+    strangers = sorted(session, key=lambda pane: not pane.config)
+    return None, strangers[0] if strangers else None
+
+
+def decide(unit: Unit, seen: Seen) -> Decision:
+    pane = seen.pane
+    if pane is not None and not pane.dead:
+        step = Step.KEEP if seen.healthy else Step.WAIT
+        return Decision(step, "runs already", differences(unit, seen.record))
+    if seen.serving:
+        return Decision(Step.LEAVE, "runs already, but not in a tmux session of this configuration: left alone")
+    if seen.strange is not None:
+        return Decision(Step.REFUSE, _taken(unit, seen.strange))
+    if pane is not None:
+        return Decision(Step.START, f"had died ({pane.status or 'how is not known'})")
+    if seen.record is not None:
+        return Decision(Step.START, "its session was gone")
+    return Decision(Step.START)
+
+
+def differences(unit: Unit, record: Launch | None) -> tuple[str, ...]:
+    """How a running unit differs from the YAML; of variables the names only."""
+    if record is None:
+        return ()
+    argv, variables = unit.record
+    found = []
+    if argv != record.argv:
+        found.append(f"arguments: {_changed_words(record.argv, argv)}")
+    names = sorted(
+        name for name in {*variables, *record.environment} if variables.get(name) != record.environment.get(name)
+    )
+    if YAML_DIGEST in names:
+        names.remove(YAML_DIGEST)
+        found.append("the YAML file has changed since it was started")
+    if names:
+        found.append(f"variables: {', '.join(names)}")
+    return tuple(found)
+
+
+def order(units: Sequence[Unit], decisions: Mapping[str, Decision]) -> tuple[Unit, ...]:
+    """The order in which they are seen to: those that are loading already come before those still to start."""
+    return tuple(sorted(units, key=lambda unit: decisions[unit.name].step is not Step.WAIT))
+
+
+def before(unit: Unit, units: Sequence[Unit]) -> tuple[str, ...]:
+    """Whom ``unit`` must wait for: those before it in ``units`` that may load onto the same GPU."""
+    mine, names = devices(unit), []
+    for other in units:
+        if other.name == unit.name:
+            break
+        theirs = devices(other)
+        if mine and theirs and (mine & theirs or ANY_GPU in mine | theirs):
+            names.append(other.name)
+    return tuple(names)
+
+
+def devices(unit: Unit) -> frozenset[str]:
+    """The GPUs it loads onto: ``gpus``, else its CUDA_VISIBLE_DEVICES, else any, unless its kind uses none."""
+    if unit.instance is None:
+        return frozenset()
+    spec = unit.instance.spec
+    if spec.gpus:
+        return frozenset(map(str, spec.gpus))
+    visible = unit.declared.get("CUDA_VISIBLE_DEVICES", unit.environment.get("CUDA_VISIBLE_DEVICES"))
+    if spec.kind in WITHOUT_GPU:
+        return frozenset()
+    if visible is None:
+        return frozenset({ANY_GPU})
+    return frozenset(device.strip() for device in visible.split(",") if device.strip() not in ("", "-1"))
+
+
+def _taken(unit: Unit, pane: Pane) -> str:
+    whose = f"belongs to {pane.config}" if pane.config else "was not made by this launcher"
+    return f"the tmux session {unit.session} {whose}; end it first: tmux kill-session -t '={unit.session}'"
+
+
+def _changed_words(old: Sequence[str], new: Sequence[str]) -> str:
+    gone, added = Counter(old) - Counter(new), Counter(new) - Counter(old)
+    if not gone and not added:
+        return "in another order"
+    was = f"runs with {' '.join(gone.elements())}" if gone else "runs without"
+    if not added:
+        return f"{was}, which the YAML no longer has"
+    return f"{was}, the YAML has {' '.join(added.elements())}" if gone else f"{was} {' '.join(added.elements())}"

@@ -1,0 +1,99 @@
+"""What is there now: sessions, answers and records, brought together for each unit and instance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx2
+
+from controller.config.model import FRONTEND, Config, Instance
+from controller.launch.plan import Seen, find
+from controller.launch.readiness import EngineProbe, FrontendProbe, Probe
+from controller.launch.tmux import Pane, Tmux
+from controller.launch.unit import Unit
+from state.launches import Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a status table."""
+
+    name: str
+    model: str
+    engine: str
+    url: str
+    state: str
+    healthy: bool
+    session: str | None
+
+
+class Survey:
+    """``units``: what is launched. Instances with a ``url`` are asked too, but have no session."""
+
+    def __init__(self, config: Config, units: Sequence[Unit], tmux: Tmux, client: httpx2.AsyncClient) -> None:
+        self._config = config
+        self._units = {unit.name: unit for unit in units}
+        self._tmux = tmux
+        self.probes: dict[str, Probe] = {instance.name: EngineProbe(instance, client) for instance in config.instances}
+        if FRONTEND in self._units:
+            self.probes[FRONTEND] = FrontendProbe(self._units[FRONTEND].url, client)
+
+    async def seen(self, units: Sequence[Unit], records: Mapping[str, Launch]) -> dict[str, Seen]:
+        panes = await asyncio.to_thread(self._tmux.panes)
+        found = await asyncio.gather(*(self._look(unit, panes, records.get(unit.name)) for unit in units))
+        return {unit.name: seen for unit, seen in zip(units, found, strict=True)}
+
+    async def pane(self, unit: Unit) -> Pane | None:
+        return find(unit, await asyncio.to_thread(self._tmux.panes))[0]
+
+    async def rows(self, failures: Collection[str] = ()) -> list[Row]:
+        """Every instance, the frontend last. ``failures``: names known to have failed, whatever is seen."""
+        engines = [self._units[name] for name in self._units if name != FRONTEND]
+        every = [*engines, *([self._units[FRONTEND]] if FRONTEND in self._units else [])]
+        seen = await self.seen(every, {})
+        rows = [self._row(instance, seen, failures) for instance in self._config.instances]
+        done = list(await asyncio.gather(*rows))
+        if FRONTEND in self._units:
+            unit = self._units[FRONTEND]
+            state, healthy = await self._state(FRONTEND, seen[FRONTEND])
+            if FRONTEND in failures:
+                state, healthy = "failed", False
+            done.append(Row(FRONTEND, "", "router", unit.url, state, healthy, _session(unit, seen[FRONTEND])))
+        return done
+
+    async def _row(self, instance: Instance, seen: Mapping[str, Seen], failures: Collection[str]) -> Row:
+        spec, unit = instance.spec, self._units.get(instance.name)
+        if unit is None:
+            healthy = bool(await self.probes[instance.name].healthy())
+            state = "runs elsewhere" if healthy else "elsewhere, no answer"
+            return Row(instance.name, instance.model, spec.kind, spec.base_url, state, healthy, None)
+        look = seen[instance.name]
+        state, healthy = await self._state(instance.name, look)
+        if instance.name in failures:
+            state, healthy = "failed", False
+        return Row(instance.name, instance.model, spec.kind, spec.base_url, state, healthy, _session(unit, look))
+
+    async def _state(self, name: str, seen: Seen) -> tuple[str, bool]:
+        if seen.pane is not None and not seen.pane.dead:
+            if seen.healthy:
+                return ("asleep" if await self.probes[name].is_asleep() else "ready"), True
+            return ("no answer" if seen.healthy is None else "starting"), False
+        if seen.serving:
+            return "ready, outside tmux", True
+        if seen.strange is not None:
+            return "not running; its session is another's", False
+        return (f"died ({seen.pane.status or 'how is not known'})" if seen.pane is not None else "not running"), False
+
+    async def _look(self, unit: Unit, panes: Sequence[Pane], record: Launch | None) -> Seen:
+        pane, strange = find(unit, panes)
+        probe = self.probes[unit.name]
+        if pane is not None and not pane.dead:
+            return Seen(pane, healthy=await probe.healthy(), record=record)
+        serving = await probe.recognised()
+        return Seen(pane, strange, healthy=serving, serving=serving, record=record)
+
+
+def _session(unit: Unit, seen: Seen) -> str | None:
+    return unit.session if seen.pane is not None else None

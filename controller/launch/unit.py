@@ -1,0 +1,147 @@
+"""What the launcher starts: an engine, or the frontend (the router). One tmux session each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import controller
+from controller.config.model import FRONTEND, Config, Instance, session_name
+from controller.config.resolve import ANY_ADDRESS
+from controller.launch import environment
+from controller.launch.mask import Mask
+from runtime.engines.kinds import command
+from runtime.engines.spec import EngineSpec
+
+YAML_DIGEST = "the YAML file"
+"""Under this name the digest of the YAML is kept among the frontend's variables: the router reads all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """``environment``: all of it. ``declared``: what does not come from the launcher's own. ``config``: whose it is."""
+
+    name: str
+    session: str
+    config: str
+    argv: tuple[str, ...]
+    folder: Path
+    log: Path
+    host: str
+    port: int
+    url: str
+    environment: Mapping[str, str] = field(repr=False)
+    declared: Mapping[str, str] = field(repr=False)
+    mask: Mask = field(repr=False)
+    instance: Instance | None = None
+
+    @property
+    def marker(self) -> str:
+        return self.environment[environment.MARKER]
+
+    @property
+    def record(self) -> tuple[list[str], dict[str, str]]:
+        """Its argv and environment as they are kept."""
+        return self.mask.kept(self.argv), environment.digests(self.declared)
+
+
+def owner_of(file: Path) -> str:
+    """What marks the sessions of one YAML file as its own."""
+    return str(file.resolve())
+
+
+def log_of(config: Config, name: str) -> Path:
+    return config.log_dir / f"{session_name('', name)}.log"
+
+
+def units(config: Config, process: Mapping[str, str], frontend: Sequence[str]) -> tuple[Unit, ...]:
+    """All that the YAML wants launched, the frontend first. ``process``: the launcher's own environment."""
+    engines = [engine_unit(config, instance, process) for instance in config.instances if instance.launched]
+    return (frontend_unit(config, process, frontend), *engines) if config.router.enable_router else tuple(engines)
+
+
+def engine_unit(config: Config, instance: Instance, process: Mapping[str, str]) -> Unit:
+    start, folder, owner = command(instance.spec), config.file.parent, owner_of(config.file)
+    mark = environment.marker(owner, instance.name)
+    return Unit(
+        name=instance.name,
+        session=instance.session,
+        config=owner,
+        argv=start.argv,
+        folder=folder,
+        log=log_of(config, instance.name),
+        host=instance.spec.host,
+        port=instance.spec.port,
+        url=instance.spec.base_url,
+        environment=environment.compose(process, start.env, folder=folder, venv=instance.venv, mark=mark),
+        declared={**({"VIRTUAL_ENV": str(instance.venv)} if instance.venv else {}), **start.env},
+        mask=mask_of(config),
+        instance=instance,
+    )
+
+
+def frontend_unit(config: Config, process: Mapping[str, str], argv: Sequence[str]) -> Unit:
+    folder, owner = config.file.parent, owner_of(config.file)
+    mark = environment.marker(owner, FRONTEND)
+    return Unit(
+        name=FRONTEND,
+        session=config.frontend_session,
+        config=owner,
+        argv=tuple(argv),
+        folder=folder,
+        log=log_of(config, FRONTEND),
+        host=config.router.router_host,
+        port=config.router.router_port,
+        url=router_url(config),
+        environment=environment.compose(process, _own_packages(process), folder=folder, venv=None, mark=mark),
+        declared={YAML_DIGEST: config.digest},
+        mask=mask_of(config),
+    )
+
+
+def frontend_command(config: Config) -> tuple[str, ...]:
+    """The router. ``-P``: a ``router.py`` beside the YAML, as kvcached's own folder has one, is not ours."""
+    return (sys.executable, "-P", "-m", "router", "--config", str(config.file))
+
+
+def router_url(config: Config) -> str:
+    """Where the router is reached from this machine."""
+    host = ANY_ADDRESS.get(config.router.router_host, config.router.router_host)
+    return (
+        f"http://[{host}]:{config.router.router_port}" if ":" in host else f"http://{host}:{config.router.router_port}"
+    )
+
+
+def mask_of(config: Config) -> Mask:
+    keys = [config.api_key, *(instance.spec.api_key for instance in config.instances)]
+    return Mask(tuple(dict.fromkeys(key for key in keys if key)))
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What was added to a user's command so that the engine can sleep."""
+
+    flags: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def sleep_additions(spec: EngineSpec) -> Additions:
+    """The difference that ``sleep_flags: false`` would make."""
+    if spec.remote:
+        return Additions()
+    with_them, without = command(spec), command(replace(spec, sleep_flags=False))
+    return Additions(
+        flags=tuple(word for word in with_them.argv if word not in without.argv),
+        variables={name: value for name, value in with_them.env.items() if name not in without.env},
+    )
+
+
+def _own_packages(process: Mapping[str, str]) -> dict[str, str]:
+    """Where the router is found when it runs from a checkout that is not installed."""
+    root = Path(controller.__file__).resolve().parents[1]
+    if root.name in ("site-packages", "dist-packages"):
+        return {}
+    rest = process.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{root}:{rest}" if rest else str(root)}
