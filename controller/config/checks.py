@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from controller.config import resolve
 from controller.config.mistakes import KeyPath
 from controller.config.model import FRONTEND, session_name
 from controller.config.schema import ConfigFile, InstanceSection
+from controller.config.values import HOST
 from runtime.engines.kinds import KINDS
 
 Finding = tuple[KeyPath, str, str]
@@ -28,12 +30,12 @@ def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> 
         yield from _address(path, section)
         yield from _venv(path, section, folder)
         yield from _keys(path, section.api_key_env, environment)
-        yield from _sleep(path, section, written)
+        yield from _sleep(path, section, written, environment)
         yield from _gpus(path, section, written)
 
 
 def _keys(path: KeyPath, variable: str | None, environment: Mapping[str, str]) -> Iterator[Finding]:
-    if variable is not None and not environment.get(variable):
+    if variable is not None and not environment.get(variable, "").strip():
         yield (*path, "api_key_env"), f"the environment variable {variable} is not set", "set it to the key"
 
 
@@ -61,14 +63,16 @@ def _instance_names(written: ConfigFile) -> Iterator[Finding]:
 def _model_names(written: ConfigFile) -> Iterator[Finding]:
     owners: dict[str, str] = {section.model: section.model for section in written.instances}
     for index, section in enumerate(written.instances):
-        if section.model == RESERVED:
-            problem = f"the model name {RESERVED!r} is taken by /health/{RESERVED}"
-            yield ("instances", index, "model"), problem, "choose another name"
         facts = resolve.facts_of(section)
         sources = {
+            "model": (section.model,),
             "aliases": section.aliases,
-            "engine_args": (*facts.served_names, *facts.adapters),
+            _arguments_key(section): (*facts.served_names, *facts.adapters),
         }
+        if RESERVED in section.aliases or section.model == RESERVED:
+            key = "model" if section.model == RESERVED else "aliases"
+            problem = f"the model name {RESERVED!r} is taken by /health/{RESERVED}"
+            yield ("instances", index, key), problem, "choose another name"
         for key, names in sources.items():
             for name in names:
                 owner = owners.setdefault(name, section.model)
@@ -80,6 +84,7 @@ def _model_names(written: ConfigFile) -> Iterator[Finding]:
 def _ports(written: ConfigFile) -> Iterator[Finding]:
     router = written.router
     taken: dict[tuple[str, int], str] = {}
+    served: dict[tuple[str, int], set[str]] = {}
     if router.enable_router:
         taken[_machine(router.router_host), router.router_port] = "the router"
     for index, section in enumerate(written.instances):
@@ -87,17 +92,29 @@ def _ports(written: ConfigFile) -> Iterator[Finding]:
         if port is None:
             continue
         address = _machine(resolve.host_of(section)), port
-        key = "port" if section.port is not None else "url" if section.url is not None else "engine_args"
-        if address in taken:
+        if address not in taken:
+            taken[address] = f"instances[{index}]"
+            served[address] = {section.model} if _shareable(section) else set()
+        elif served.get(address) and _shareable(section) and section.model not in served[address]:
+            served[address].add(section.model)
+        else:
+            key = "port" if section.port is not None else "url" if section.url is not None else _arguments_key(section)
             problem = f"port {port} is already used by {taken[address]}"
             yield ("instances", index, key), problem, "give each engine a port of its own"
-        else:
-            taken[address] = f"instances[{index}]"
+
+
+def _arguments_key(section: InstanceSection) -> str:
+    return "command" if section.command else "args" if section.args else "engine_args"
+
+
+def _shareable(section: InstanceSection) -> bool:
+    """A server that runs already may serve many models at one address. One that sleeps serves one: it sleeps whole."""
+    return section.url is not None and not KINDS[resolve.kind_of(section)].can_sleep
 
 
 def _machine(host: str) -> str:
     """All loopback and any-addresses are one machine: this one."""
-    local = ("localhost", "0.0.0.0", "::", "::1", "[::]", "*")
+    local = ("localhost", "0.0.0.0", "::", "::1", "*")
     return "127.0.0.1" if host in local or host.startswith("127.") else host
 
 
@@ -113,17 +130,25 @@ def _origin(path: KeyPath, section: InstanceSection) -> Iterator[Finding]:
             if getattr(section, key):
                 problem = f"means nothing beside url: {section.url} is never launched"
                 yield (*path, key), problem, "remove one of the two"
-    if section.engine_args and section.args:
+    if section.command and resolve.arguments_of(section):
+        key = "engine_args" if section.engine_args else "args"
+        yield (*path, key), "means nothing beside command, which is run as it is", "write them into the command"
+    elif section.engine_args and section.args:
         yield (*path, "args"), "is another name for engine_args, and both are given", "keep one of them"
 
 
 def _address(path: KeyPath, section: InstanceSection) -> Iterator[Finding]:
+    if section.command:
+        return  # its arguments need not mean what an engine's mean: docker run has a --host too
     facts = resolve.facts_of(section)
-    if facts.port is not None and not (facts.port.isdecimal() and 0 < int(facts.port) < 65536):
-        yield (*path, "engine_args"), f"--port {facts.port!r} is no port", "write a number from 1 to 65535"
-    elif facts.port is not None and section.port is not None and int(facts.port) != section.port:
+    port = resolve.port_number(facts.port) if facts.port is not None else None
+    if facts.port is not None and port is None:
+        yield (*path, _arguments_key(section)), f"--port {facts.port!r} is no port", "write a number from 1 to 65535"
+    elif port is not None and section.port is not None and port != section.port:
         yield (*path, "port"), f"{section.port} here, but --port {facts.port} in the arguments", "keep one of them"
-    if facts.host is not None and section.host is not None and facts.host != section.host:
+    if facts.host and not HOST.fullmatch(facts.host):
+        yield (*path, _arguments_key(section)), f"--host {facts.host!r} is no host", "write a name or an address"
+    elif facts.host is not None and section.host is not None and facts.host != section.host:
         yield (*path, "host"), f"{section.host} here, but --host {facts.host} in the arguments", "keep one of them"
 
 
@@ -134,11 +159,13 @@ def _venv(path: KeyPath, section: InstanceSection, folder: Path) -> Iterator[Fin
         yield (*path, "venv_path"), "is missing, but using_venv is true", "say where the virtual environment is"
         return
     venv = resolve.venv_of(section, folder)
-    if venv is not None and not (venv / "bin" / "python").exists():
+    if venv is not None and not os.path.exists(venv / "bin" / "python"):  # noqa: PTH110 - Path.exists raises
         yield (*path, "venv_path"), f"no virtual environment at {venv}", f"python3 -m venv {venv}, or mend the path"
 
 
-def _sleep(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Iterator[Finding]:
+def _sleep(
+    path: KeyPath, section: InstanceSection, written: ConfigFile, environment: Mapping[str, str]
+) -> Iterator[Finding]:
     own = section.sleep_manager
     said_here = "auto_sleep_enabled" in own.model_fields_set
     if not resolve.sleep_of(section, written).auto_sleep_enabled:
@@ -149,7 +176,8 @@ def _sleep(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Iter
     # Whether an engine that runs already, or one behind a wrapper, can sleep is found out by asking it.
     if kind.can_sleep and (section.url is not None or section.command):
         return
-    env = resolve.environment_of(section, written)
+    # What the launcher's own environment says counts only where we do not set it ourselves.
+    env = {**({} if section.sleep_flags else environment), **resolve.environment_of(section, written)}
     obstacle = kind.sleep_obstacle(resolve.arguments_of(section), env, section.sleep_flags)
     if obstacle is not None:
         key = (*path, "sleep_manager", "auto_sleep_enabled") if said_here else path
@@ -165,6 +193,6 @@ def _gpus(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Itera
     if len(set(section.gpus)) != len(section.gpus):
         yield (*path, "gpus"), "names a GPU twice", "name each once"
     visible = resolve.environment_of(section, written).get("CUDA_VISIBLE_DEVICES")
-    if section.gpus and visible is not None and visible != ",".join(map(str, section.gpus)):
+    if section.gpus and visible is not None and visible.replace(" ", "") != ",".join(map(str, section.gpus)):
         problem = f"{list(section.gpus)} here, but CUDA_VISIBLE_DEVICES={visible} in the environment"
         yield (*path, "gpus"), problem, "keep one of them"

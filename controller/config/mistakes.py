@@ -20,7 +20,9 @@ class Mistake:
 
     def render(self, file: Path) -> str:
         where = f"{file}:{self.line}: " + (f"{self.key}: " if self.key else "")
-        return where + self.problem + (f" ({self.fix})" if self.fix else "")
+        text = where + self.problem + (f" ({self.fix})" if self.fix else "")
+        # One line, and one that any terminal can print: keys are the user's own text.
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 class ConfigError(Exception):

@@ -44,7 +44,7 @@ class Config:
     sleep: SleepSettings
     launch: LaunchSection
     launch_delay_seconds: float
-    state_url: str
+    state_url: str = field(repr=False)  # may hold a password
     log_dir: Path
     instances: tuple[Instance, ...]
     api_key: str | None = field(default=None, repr=False)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from controller.config.model import Config, Instance, session_name
 from controller.config.schema import ConfigFile, InstanceSection, SleepSection
+from controller.config.values import HOST
 from runtime.engines.kinds import KINDS
 from runtime.engines.spec import ArgumentFacts, EngineSpec
 
 FIRST_PORT, PORTS = 20000, 10000
 """Assigned ports stay below the range the kernel hands out (from 32768)."""
 
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1", "*": "127.0.0.1"}
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}
 DEFAULT_HOST = "127.0.0.1"
 
 
@@ -36,7 +39,7 @@ def resolve(file: Path, digest: str, written: ConfigFile, environment: Mapping[s
         state_url=_state_url(file, written.state.url),
         log_dir=_path(file.parent, written.launch.log_dir or f"{file.stem}.logs"),
         instances=instances,
-        api_key=environment.get(written.router.api_key_env) if written.router.api_key_env else None,
+        api_key=_key(written.router.api_key_env, environment),
     )
 
 
@@ -54,7 +57,17 @@ def arguments_of(section: InstanceSection) -> tuple[str, ...]:
 
 
 def facts_of(section: InstanceSection) -> ArgumentFacts:
-    return KINDS[kind_of(section)].facts(section.model, (*arguments_of(section), *section.command))
+    """What the arguments say. Of a command, the host and the port are ours to fill in."""
+    known = {"{model}": section.model, "{name}": name_of(section)}
+    command = tuple(_fill(word, known) for word in section.command)
+    facts = KINDS[kind_of(section)].facts(section.model, (*arguments_of(section), *command))
+    return replace(
+        facts,
+        host=None
+        if section.command and not HOST.fullmatch(facts.host or "")
+        else (facts.host or "").strip("[]") or None,
+        port=None if facts.port == "{port}" else facts.port,
+    )
 
 
 def names_of(section: InstanceSection) -> tuple[str, ...]:
@@ -70,7 +83,14 @@ def declared_port(section: InstanceSection) -> int | None:
         parts = urlsplit(section.url)
         return parts.port or (443 if parts.scheme == "https" else 80)
     text = facts_of(section).port
-    return int(text) if text is not None and text.isdecimal() and 0 < int(text) < 65536 else None
+    return port_number(text) if text is not None else None
+
+
+def port_number(text: str) -> int | None:
+    """The port that ``text`` names; None when it names none."""
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        return None
+    return int(text) if 0 < int(text) < 65536 else None
 
 
 def assign_ports(written: ConfigFile) -> tuple[int, ...]:
@@ -140,7 +160,7 @@ def _instance(
         sleep_flags=section.sleep_flags,
         remote=section.url is not None,
         adapters=facts.adapters,
-        api_key=environment.get(section.api_key_env) if section.api_key_env else None,
+        api_key=_key(section.api_key_env, environment),
     )
     return Instance(
         name=name,
@@ -154,14 +174,20 @@ def _instance(
     )
 
 
+def _key(variable: str | None, environment: Mapping[str, str]) -> str | None:
+    """A key read from a file often ends with a newline, which no header may hold."""
+    return environment[variable].strip() if variable is not None else None
+
+
 def _fill(word: str, placeholders: Mapping[str, str]) -> str:
-    for mark, content in placeholders.items():
-        word = word.replace(mark, content)
-    return word
+    return re.sub(r"\{[a-z]+\}", lambda mark: placeholders.get(mark[0], mark[0]), word)
 
 
 def _path(folder: Path, text: str) -> Path:
-    return folder / Path(text).expanduser()
+    try:
+        return folder / Path(text).expanduser()
+    except RuntimeError:  # ~nobody: no such user, so it is a plain name
+        return folder / text
 
 
 def _state_url(file: Path, url: str | None) -> str:

@@ -1,203 +1,193 @@
-"""The YAML file as users write it: each key, its type, its default. Nothing is looked up or filled in here."""
+"""The YAML file as users write it: each key, its type, its default. Nothing is looked up or filled in here.
+
+The docstring under a key is its help in an editor: ``json_schema`` puts it into ``config-schema.json``.
+"""
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+)
 from pydantic.json_schema import WithJsonSchema
 
+from controller.config import values
 from runtime.engines.kinds import KINDS, SYNONYMS
 
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PLAIN_TEXT = r"^[^\x00-\x1f\x7f]+$"
+SESSION_PREFIX = r"^[A-Za-z0-9_-]+$"
 
-
-def _words(value: Any) -> Any:
-    """Engine arguments: text is split as a shell would, a list item by item; a list within is taken word for word."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return _split(value)
-    if not isinstance(value, list):
-        raise ValueError("must be a list of arguments or one line of text")
-    words: list[str] = []
-    for item in value:
-        if isinstance(item, list):
-            words += [_scalar(word) for word in item]
-        else:
-            words += _split(_scalar(item))
-    return tuple(words)
-
-
-def _split(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as unbalanced:
-        raise ValueError(f"cannot be split into arguments: {unbalanced}; close the quote") from None
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool) or value is None or not isinstance(value, str | int | float):
-        raise ValueError(f"an argument must be text or a number, not {value!r}; put it in quotes")
-    return str(value)
-
-
-def _variables(value: Any) -> Any:
-    """Environment variables: a list of ``KEY=VALUE`` (kvcached's form) or a mapping."""
-    if value is None:
-        return {}
-    if isinstance(value, list):
-        return dict(_assignment(item) for item in value)
-    if not isinstance(value, dict):
-        raise ValueError("must be a list of KEY=VALUE or a mapping")
-    for name, content in value.items():
-        if isinstance(content, bool) or not isinstance(content, str | int | float):
-            raise ValueError(f'{name} must be text or a number, not {content!r}; write it in quotes, as "{content}"')
-        _check_name(name)
-    return {str(name): str(content) for name, content in value.items()}
-
-
-def _assignment(item: Any) -> tuple[str, str]:
-    if not isinstance(item, str) or "=" not in item:
-        raise ValueError(f"{item!r} is not of the form KEY=VALUE")
-    name, _, content = item.partition("=")
-    _check_name(name)
-    return name, content
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for an environment variable; use letters, digits and _")
-
-
-def _global_variables(value: Any) -> Any:
-    """kvcached's own section: any mapping, its keys in upper case, its values as Python writes them."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError("must be a mapping of settings")
-    for name in value:
-        _check_name(name)
-    return {str(name).upper(): str(content) for name, content in value.items()}
-
-
-def _engine(value: Any) -> Any:
-    if isinstance(value, str):
-        kind = SYNONYMS.get(value.lower(), value.lower())
-        if kind in KINDS:
-            return kind
-    raise ValueError(f"unknown engine {value!r}; the known ones are {', '.join([*KINDS, *SYNONYMS])}")
-
-
-def _none_is_empty(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else () if value is None else value
-
-
-_VARIABLES_SCHEMA = {
+_NUMBER_OR_TEXT: dict[str, Any] = {"type": ["string", "number"]}
+_TEXTS = {"type": ["object", "null"], "additionalProperties": _NUMBER_OR_TEXT}
+_VARIABLES = {
     "anyOf": [
         {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*="}},
-        {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            "additionalProperties": _NUMBER_OR_TEXT,
+        },
         {"type": "null"},
     ]
 }
-_WORDS_SCHEMA = {"anyOf": [{"type": "array"}, {"type": "string"}, {"type": "null"}]}
+_WORDS = {
+    "anyOf": [
+        {"type": "array", "items": {"anyOf": [_NUMBER_OR_TEXT, {"type": "array", "items": _NUMBER_OR_TEXT}]}},
+        {"type": ["string", "null"]},
+    ]
+}
+_ENGINES = {"type": "string", "enum": [*KINDS, *SYNONYMS]}
 
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Words = Annotated[tuple[str, ...], BeforeValidator(_words), WithJsonSchema(_WORDS_SCHEMA)]
-Variables = Annotated[dict[str, str], BeforeValidator(_variables), WithJsonSchema(_VARIABLES_SCHEMA)]
+Text = Annotated[StrictStr, StringConstraints(min_length=1, pattern=PLAIN_TEXT)]
+Words = Annotated[tuple[str, ...], BeforeValidator(values.words), WithJsonSchema(_WORDS)]
+Variables = Annotated[dict[str, str], BeforeValidator(values.variables), WithJsonSchema(_VARIABLES)]
 GlobalVariables = Annotated[
-    dict[str, str], BeforeValidator(_global_variables), WithJsonSchema({"type": ["object", "null"]})
+    dict[str, str], BeforeValidator(values.global_variables), WithJsonSchema({"type": ["object", "null"]})
 ]
-EngineKind = Annotated[str, BeforeValidator(_engine), WithJsonSchema({"type": "string", "enum": [*KINDS, *SYNONYMS]})]
+Labels = Annotated[dict[str, str], BeforeValidator(values.labels), WithJsonSchema(_TEXTS)]
+EngineKind = Annotated[str, BeforeValidator(values.engine), WithJsonSchema(_ENGINES)]
+VariableName = Annotated[StrictStr, AfterValidator(values.variable_name)]
+Host = Annotated[Text, AfterValidator(values.host)]
+Url = Annotated[Text, AfterValidator(values.url)]
+StateUrl = Annotated[Text, AfterValidator(values.state_url)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Names = Annotated[tuple[Text, ...], BeforeValidator(_tuple)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Gpu = Annotated[StrictInt, Field(ge=0)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(values.as_tuple)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class RouterSection(Section):
-    """``router:``, the one OpenAI address."""
+    """The one OpenAI address."""
 
     enable_router: StrictBool = False
-    router_host: Text = "127.0.0.1"
+    """Whether the launcher starts the router too, in the session <session_prefix>frontend."""
+    router_host: Host = "127.0.0.1"
+    """The address the router listens on; 0.0.0.0 for all of this machine's."""
     router_port: Port = 8080
-    api_key_env: Text | None = None
-    max_body_mb: Annotated[float, Field(strict=True, gt=0)] = 64
+    """The port the router listens on."""
+    api_key_env: VariableName | None = None
+    """Name of the environment variable that holds the clients' key. When set, every route but /health needs it."""
+    max_body_mb: Positive = 64
+    """Largest request body in MiB. A larger one is answered with 413."""
 
 
 class SleepSection(Section):
-    """``sleep_manager:``, when idle models sleep and how they wake. Times in seconds.
+    """When idle models sleep and how they wake. Times in seconds.
 
     An instance may have one too: what it sets there overrides the global section.
     """
 
     idle_threshold_seconds: Seconds = 300
-    check_interval_seconds: Annotated[float, Field(strict=True, gt=0)] = 60
+    """How long a model must be idle before it may be put to sleep, in seconds."""
+    check_interval_seconds: Positive = 60
+    """How often idle models are looked for, in seconds."""
     auto_sleep_enabled: StrictBool = False
+    """Whether idle models are put to sleep. By hand they can be in any case."""
     wakeup_on_request: StrictBool = True
+    """Whether a request wakes a sleeping model. If not, it is answered with 503."""
     min_sleep_duration: Seconds = 60
-    wake_timeout_seconds: Annotated[float, Field(strict=True, gt=0)] = 300
+    """How long a model sleeps at least, in seconds. A request that comes earlier waits for the rest of it."""
+    wake_timeout_seconds: Positive = 300
+    """How long a request waits at most for a sleeping model, in seconds from its arrival."""
     drain_timeout_seconds: Seconds = 30
+    """How long a sleep asked for by hand waits for running requests, in seconds, before it gives up."""
     level: Annotated[StrictInt, Field(ge=1, le=2)] = 1
+    """1: the weights wait in host memory and the wake is fast. 2: they are dropped and read again."""
 
 
 class LaunchSection(Section):
-    """``launch:``, how engines are started and stopped. Times in seconds."""
+    """How engines are started and stopped. Times in seconds."""
 
-    session_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")] = "kvcached-"
-    ready_timeout_seconds: Annotated[float, Field(strict=True, gt=0)] = 1800
+    session_prefix: Annotated[StrictStr, StringConstraints(pattern=SESSION_PREFIX)] = "kvcached-"
+    """What the names of the tmux sessions begin with. Letters, digits, - and _."""
+    ready_timeout_seconds: Positive = 1800
+    """How long an engine may take until it is ready, in seconds."""
     stop_timeout_seconds: Seconds = 30
+    """How long an engine may take to end when told to, in seconds, before it is killed."""
     log_dir: Text | None = None
+    """Folder of the log files. By default <name of this file>.logs beside this file."""
 
 
 class StateSection(Section):
-    """``state:``, where what must survive a restart is kept."""
+    """Where what must survive a restart is kept."""
 
-    url: Text | None = None
+    url: StateUrl | None = None
+    """Address of the database. By default sqlite:///<name of this file>.state.db beside this file."""
 
 
 class InstanceSection(Section):
-    """One entry of ``instances:``, one engine process."""
+    """One engine process. Several instances of one model are its replicas."""
 
     model: Text
+    """What clients write in `model`: a Hugging Face id or a path. The engine is started with it."""
     engine: EngineKind | None = None
+    """The kind of server. Needed unless command or url is given, then openai."""
     name: Text | None = None
-    host: Text | None = None
+    """The name of this instance, and of its session. By default the last part of model."""
+    host: Host | None = None
+    """The address the engine listens on. By default --host of engine_args, else 127.0.0.1."""
     port: Port | None = None
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s?#]+/?$")] | None = None
+    """The port the engine listens on. By default --port of engine_args, else one from 20000 made from the name."""
+    url: Url | None = None
+    """Address of an engine that runs already, without path: routed to, never launched."""
     command: Words = ()
+    """The command to start, in place of the engine's own. {host}, {port}, {model} and {name} are filled in."""
     engine_args: Words = ()
+    """Arguments for the engine. A list, each item split as a shell would, or one line of text."""
     args: Words = ()
+    """Another name for engine_args."""
     using_venv: StrictBool = False
+    """Whether the engine runs in the virtual environment at venv_path."""
     venv_path: Text | None = None
+    """The virtual environment, relative to this file."""
     kvcached_env: Variables = {}
+    """Environment variables that win over all others. A list of KEY=VALUE or a mapping."""
     engine_env: Variables = {}
+    """Environment variables that win over the section kvcached. A list of KEY=VALUE or a mapping."""
     env: Variables = {}
-    gpus: Annotated[tuple[Annotated[StrictInt, Field(ge=0)], ...], BeforeValidator(_tuple)] = ()
+    """Environment variables, as engine_env; of a variable in both, env wins."""
+    gpus: Annotated[tuple[Gpu, ...], BeforeValidator(values.as_tuple)] = ()
+    """Numbers of the GPUs this engine may see. Sets CUDA_VISIBLE_DEVICES."""
     aliases: Names = ()
-    labels: Annotated[Mapping[str, str], BeforeValidator(_none_is_empty)] = {}
-    api_key_env: Text | None = None
+    """More names that clients may write in `model`."""
+    labels: Labels = {}
+    """Free notes, shown as they are."""
+    api_key_env: VariableName | None = None
+    """Name of the environment variable that holds the engine's own key. It is sent to this engine only."""
     sleep_flags: StrictBool = True
-    sleep_manager: Annotated[SleepSection, BeforeValidator(_none_is_empty)] = SleepSection()
+    """Whether the flags and variables an engine needs for sleeping are added to its command."""
+    sleep_manager: Annotated[SleepSection, BeforeValidator(values.none_is_empty)] = SleepSection()
+    """Sleep settings of this instance; what is not set here is as in the global section."""
 
 
 class ConfigFile(Section):
-    """The whole file."""
+    """Configuration of Torpor, for the launcher and the router."""
 
     kvcached: GlobalVariables = {}
-    router: Annotated[RouterSection, BeforeValidator(_none_is_empty)] = RouterSection()
-    sleep_manager: Annotated[SleepSection, BeforeValidator(_none_is_empty)] = SleepSection()
-    launch: Annotated[LaunchSection, BeforeValidator(_none_is_empty)] = LaunchSection()
-    state: Annotated[StateSection, BeforeValidator(_none_is_empty)] = StateSection()
+    """Environment of every engine: names become upper case, values text. kvcached's own settings, or any other."""
+    router: Annotated[RouterSection, BeforeValidator(values.none_is_empty)] = RouterSection()
+    """The one OpenAI address."""
+    sleep_manager: Annotated[SleepSection, BeforeValidator(values.none_is_empty)] = SleepSection()
+    """When idle models sleep and how they wake."""
+    launch: Annotated[LaunchSection, BeforeValidator(values.none_is_empty)] = LaunchSection()
+    """How engines are started and stopped."""
+    state: Annotated[StateSection, BeforeValidator(values.none_is_empty)] = StateSection()
+    """Where what must survive a restart is kept."""
     launch_delay_seconds: Seconds = 0
-    instances: Annotated[tuple[InstanceSection, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    """A pause between two engine starts, in seconds."""
+    instances: Annotated[tuple[InstanceSection, ...], BeforeValidator(values.as_tuple), Field(min_length=1)]
+    """The engines."""

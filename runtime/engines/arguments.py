@@ -10,9 +10,9 @@ def has_flag(args: Sequence[str], flag: str) -> bool:
 
 
 def option(args: Sequence[str], flag: str) -> str | None:
-    """The last value given for ``flag``, as ``--flag v`` or ``--flag=v``; None when absent."""
+    """The value of the last ``flag``, as ``--flag v`` or ``--flag=v``; None when absent."""
     values = options(args, flag)
-    return values[-1] if values else None
+    return values[0] if values else None
 
 
 def options(args: Sequence[str], flag: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class EngineSpec:
     ``served_names``: names the engine itself answers to; the first is sent when a client used another name.
     ``adapters``: client's name -> name the engine wants for a LoRA it loads at start.
     ``python``: the interpreter that runs it. ``args``: the user's own, in order.
-    ``env``: the user's, and all of it secret (it may hold tokens).
+    ``env``: the user's. Arguments and variables may hold tokens, so none is shown.
     """
 
     name: str
@@ -38,8 +38,8 @@ class EngineSpec:
     base_url: str
     served_names: tuple[str, ...]
     python: str = "python3"
-    args: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = field(default=(), repr=False)
+    command: tuple[str, ...] = field(default=(), repr=False)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     gpus: tuple[int, ...] = ()
     sleep_flags: bool = True
