@@ -73,12 +73,13 @@ class Instance:
         if self.in_flight == 0 and self._drain is not None:
             self._drain.changed.set()
 
-    def view(self) -> View:
-        """What ``admission`` decides by."""
+    def view(self, now: float) -> View:
+        """What ``admission`` decides by at ``now``, on the instance's clock."""
+        remaining = self.remaining_sleep()
         return View(
             state=self.state,
             wakes_on_request=self.config.sleep.wakeup_on_request,
-            wake_at=max(self.clock() + self.remaining_sleep(), self._retry_at),
+            wake_at=max(now + remaining, self._retry_at),
             wake_failures=self.wake_failures,
             looked_at=self.looked_at,
             problem=self.problem,

@@ -19,11 +19,10 @@ REQUEST = "request"
 
 
 class Replicas:
-    """All instances of one model, and the requests that wait for one of them."""
+    """All instances of one model."""
 
     def __init__(self, model: str, transitions: Sequence[Transitions]) -> None:
         self.model = model
-        self.waiting = 0
         self._transitions = {one.instance: one for one in transitions}
         self.instances = tuple(self._transitions)
         self._changed = asyncio.Event()
@@ -40,27 +39,27 @@ class Replicas:
     def in_flight(self) -> int:
         return sum(instance.in_flight for instance in self.instances)
 
-    def ready(self) -> Sequence[Instance]:
-        return [instance for instance in self.instances if instance.state is State.READY]
+    def ready(self, among: Sequence[Instance]) -> Sequence[Instance]:
+        return [instance for instance in among if instance.state is State.READY]
+
+    def look_at(self, instance: Instance) -> None:
+        """Find out soon whether it is still there: a request could not reach it."""
+        self._transitions[instance].observe_soon()
+
+    def try_acquire(self, among: Sequence[Instance], choose: Choose) -> Instance | None:
+        """Count a request in on one of ``among`` that is ready; None when none is. The caller ``end``s what it gets."""
+        ready = self.ready(among)
+        return _begin(choose(ready)) if ready else None
 
     async def acquire(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
-        """Wait until one of ``among`` is ready, waking it if need be, and count a request in on it.
+        """As ``try_acquire``, but wait until one is ready, and wake it if need be.
 
-        ``deadline`` is on the monotonic clock. Raises ``Unavailable``. The caller calls ``end`` on what it gets.
+        ``deadline`` is on the monotonic clock. Raises ``Unavailable``.
         """
-        if ready := [instance for instance in among if instance.state is State.READY]:
-            return _begin(choose(ready))
-        self.waiting += 1
-        try:
-            return await self._wait(among, choose, deadline)
-        finally:
-            self.waiting -= 1
-
-    async def _wait(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
         while True:
             changed = self._changed
             now = time.monotonic()
-            decision = decide(self.model, [instance.view() for instance in among], now, deadline)
+            decision = decide(self.model, [instance.view(now) for instance in among], now, deadline)
             chosen = [among[index] for index in decision.replicas]
             if decision.act is Act.SERVE:
                 return _begin(choose(chosen))

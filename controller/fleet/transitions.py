@@ -278,6 +278,10 @@ class Transitions:
         process = await self._origin.process()
         return process is None or mark.process is None or process == mark.process
 
+    def observe_soon(self) -> None:
+        """Look at it now, without waiting."""
+        self._start("observe", self.observe)
+
     async def observe(self) -> None:
         """Look at an instance that is ready or asleep, and correct the record if the engine says otherwise."""
         instance = self.instance
@@ -347,7 +351,7 @@ class Transitions:
         if task.cancelled() or (error := task.exception()) is None or isinstance(error, TransitionRefused):
             return
         log.error("%s broke", task.get_name(), exc_info=error)
-        if self.instance.state in (State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN):
+        if self.instance.state in (State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN, State.FAILED):
             self.instance.enter_failed(f"{task.get_name()} broke: {error}")
 
 

@@ -1,0 +1,96 @@
+"""``python -m router --config example-config.yaml``: the gateway alone, in front of engines that run already."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import resource
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from controller.config.load import load
+from controller.config.mistakes import ConfigError
+from controller.config.model import Config
+from router.app import create_app
+from router.routes.health import torpor_version
+
+log = logging.getLogger("router")
+
+GRACE_SECONDS = 30
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0 after a clean stop, 2 when the YAML has mistakes, 1 when it cannot start."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx2", "httpcore2", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        config = load(options.config)
+    except ConfigError as mistakes:
+        sys.stderr.write(f"{mistakes}\n")
+        return 2
+    _raise_file_limit()
+    return serve(config, options.host or config.router.router_host, options.port or config.router.router_port)
+
+
+def serve(config: Config, host: str, port: int) -> int:
+    if not is_loopback(host) and config.api_key is None:
+        log.warning("%s", exposure(host, port))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(config),
+            host=host,
+            port=port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            log_config=None,
+            backlog=4096,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+    server.run()
+    return 0 if server.started else 1
+
+
+def exposure(host: str, port: int) -> str:
+    """What anyone on the network may do."""
+    return (
+        f"OPEN TO THE NETWORK: {host}:{port} asks for no key. Whoever reaches it may use every model, put models to "
+        "sleep and wake them, and read traffic and metrics. Set router.api_key_env, or router_host: 127.0.0.1."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _raise_file_limit() -> None:
+    """Each proxied request needs two connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m router", description=__doc__)
+    parser.add_argument("--config", "--config_path", required=True, metavar="YAML", help="the one configuration file")
+    parser.add_argument("--host", help="address to listen on (router.router_host, 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (router.router_port, 8080)")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--version", action="version", version=torpor_version())
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

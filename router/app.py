@@ -1,0 +1,90 @@
+"""``create_app(config)``: the one place where the gateway's objects are made and joined."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from controller.config.model import Config
+from controller.fleet.errors import FleetError
+from router import envelope
+from router.auth.guard import KeyGuard
+from router.balancing import LeastInFlight
+from router.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from router.lifespan import Gateway, open_gateway
+from router.metrics import GatewayMetrics
+from router.proxy.pipeline import Pipeline
+from router.routes.documents import document_endpoints
+from router.routes.endpoint import Endpoint
+from router.routes.engine_paths import engine_endpoints
+from router.routes.health import health_endpoints
+from router.routes.models import model_endpoints
+from router.routes.sleep import sleep_endpoints
+from router.routes.traffic import traffic_endpoints
+from runtime.engines.base import EngineError
+from state.database import StateError
+
+
+def create_app(config: Config) -> Starlette:
+    """The gateway as an ASGI application. Its routes exist once its lifespan has begun."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with open_gateway(config) as gateway:
+            app.router.routes.extend(endpoint.route() for endpoint in endpoints(config, gateway))
+            yield
+
+    return Starlette(
+        lifespan=lifespan,
+        middleware=[Middleware(KeyGuard, key=config.api_key)] if config.api_key else [],
+        exception_handlers={
+            HTTPException: _not_routed,
+            GatewayError: _render,
+            FleetError: _render,
+            EngineError: _render,
+            StateError: _render,
+            Exception: _render,
+        },
+    )
+
+
+def endpoints(config: Config, gateway: Gateway) -> list[Endpoint]:
+    """The whole route table. More particular paths come before those that take any name."""
+    fleet, traffic = gateway.fleet, gateway.traffic
+    max_body = int(config.router.max_body_mb * 1_000_000)
+    pipeline = Pipeline(fleet.routes, gateway.pools, traffic, LeastInFlight(), max_body)
+    table = [
+        *engine_endpoints(pipeline),
+        *health_endpoints(config, fleet),
+        *traffic_endpoints(fleet, traffic),
+        *sleep_endpoints(config, fleet, traffic, gateway.sleep),
+        *model_endpoints(fleet),
+    ]
+    return [*table, *document_endpoints(GatewayMetrics(fleet, traffic), table, keyed=config.api_key is not None)]
+
+
+async def _render(request: Request, error: Exception) -> Response:
+    found = envelope.gateway_error(error)
+    response = Response(envelope.body(found, request.scope["path"]), found.status, media_type="application/json")
+    response.raw_headers.extend(envelope.headers(found))
+    return response
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.scope["path"]
+    if error.status_code == 404:
+        return await _render(request, NotFound(f"There is no {method} {path[:200]!r} here.", "unknown_path"))
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        refused = MethodNotAllowed(f"{path[:200]!r} takes {allowed}, not {method}.", "method_not_allowed")
+        response = await _render(request, refused)
+        response.headers["allow"] = allowed
+        return response
+    return await _render(request, InvalidRequest(str(error.detail), "invalid_request"))

@@ -1,0 +1,100 @@
+"""The one place that turns any error into a response body: OpenAI's shape, or Anthropic's where its clients ask."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from controller.fleet import errors as fleet
+from router.errors import BadUpstream, Conflict, GatewayError, Internal, Unavailable, UpstreamTimeout
+from runtime.engines import base as engines
+from state.database import StateError
+
+ERROR_SOURCE = b"x-torpor-error-source"
+
+_FLEET: Mapping[type[fleet.FleetError], tuple[type[GatewayError], str]] = {
+    fleet.Unreachable: (BadUpstream, "engine_unreachable"),
+    fleet.KeptAsleep: (Unavailable, "model_asleep"),
+    fleet.WakeFailed: (Unavailable, "wake_failed"),
+    fleet.DeadlinePassed: (Unavailable, "wake_timeout"),
+    fleet.Unavailable: (Unavailable, "min_sleep_duration"),
+    fleet.TooEarly: (Conflict, "min_sleep_duration"),
+    fleet.Busy: (Conflict, "still_busy"),
+    fleet.CalledOff: (Conflict, "called_off"),
+    fleet.NotPossible: (Conflict, "not_possible"),
+    fleet.EngineFailed: (BadUpstream, "engine_failed"),
+}
+
+_ENGINE: Mapping[type[engines.EngineError], tuple[type[GatewayError], str]] = {
+    engines.EngineUnreachable: (BadUpstream, "engine_unreachable"),
+    engines.EngineTimeout: (UpstreamTimeout, "engine_timeout"),
+    engines.EngineRefused: (BadUpstream, "engine_failed"),
+    engines.NotSupported: (Conflict, "not_possible"),
+}
+
+
+def gateway_error(error: Exception) -> GatewayError:
+    """What an error of a lower layer means to a client. An unexpected one says nothing of itself."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, fleet.FleetError):
+        kind, code = _FLEET[type(error)]
+        return kind(str(error), code, retry_after=error.retry_after)
+    if isinstance(error, engines.EngineError):
+        kind, code = _ENGINE[type(error)]
+        return kind(str(error), code)
+    if isinstance(error, StateError):
+        return Unavailable("The gateway cannot use its database; its log says why.", "state_unavailable")
+    return Internal("The gateway has a bug; its log has the traceback.", "internal_error")
+
+
+def is_expected(error: Exception) -> bool:
+    return isinstance(error, GatewayError | fleet.FleetError | engines.EngineError | StateError)
+
+
+def body(error: GatewayError, path: str) -> bytes:
+    """The error as JSON, in the shape that clients of ``path`` know."""
+    return json.dumps(content(error, path), ensure_ascii=False).encode()
+
+
+def content(error: GatewayError, path: str) -> dict[str, object]:
+    if path.startswith("/v1/messages"):
+        return {"type": "error", "error": {"type": _anthropic_type(error), "message": error.message}}
+    return {
+        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code},
+    }
+
+
+def headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
+    found = [(ERROR_SOURCE, b"gateway")]
+    if error.retry_after is not None:
+        found.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    if error.status == 401:
+        found.append((b"www-authenticate", b"Bearer"))
+    if error.close:
+        found.append((b"connection", b"close"))
+    return found
+
+
+def event(error: GatewayError, path: str) -> bytes:
+    """The error as the last event of a stream that has begun."""
+    text = body(error, path)
+    if path.startswith("/v1/messages"):
+        return b"event: error\ndata: " + text + b"\n\n"
+    if path.startswith("/v1/responses"):
+        failure = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+        return b"event: error\ndata: " + json.dumps(failure, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + text + b"\n\n"
+
+
+def _anthropic_type(error: GatewayError) -> str:
+    known = {
+        400: "invalid_request_error",
+        401: "authentication_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        503: "overloaded_error",
+        504: "timeout_error",
+    }
+    return known.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")

@@ -1,0 +1,52 @@
+"""What lives as long as the gateway does: the fleet, its connections, the sleep loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from controller.config.model import Config
+from controller.fleet.fleet import Fleet
+from controller.service import open_fleet
+from router.proxy.pool import IDLE_SECONDS, Pool, Timeouts
+from router.sleep.manager import SleepManager
+from router.traffic.monitor import TrafficMonitor
+
+
+class Gateway:
+    """The live objects that the routes work with."""
+
+    def __init__(self, config: Config, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
+        self.sleep = SleepManager(fleet, self.traffic)
+        self.pools: Mapping[str, Pool] = {
+            name: Pool(instance.config.spec.base_url, Timeouts()) for name, instance in fleet.instances.items()
+        }
+
+    async def drop_idle_connections(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_SECONDS)
+            for pool in self.pools.values():
+                pool.drop_idle()
+
+
+@asynccontextmanager
+async def open_gateway(config: Config) -> AsyncIterator[Gateway]:
+    """Every instance has been looked at when this opens. At the end, what still runs for clients is closed."""
+    async with open_fleet(config) as fleet:
+        gateway = Gateway(config, fleet)
+        loops = [asyncio.create_task(gateway.sleep.run()), asyncio.create_task(gateway.drop_idle_connections())]
+        try:
+            yield gateway
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            for pool in gateway.pools.values():
+                pool.close()
+
+
+def _ready_since(fleet: Fleet, model: str) -> float:
+    return max(instance.ready_since for instance in fleet.models[model].instances)

@@ -1,0 +1,199 @@
+"""The request body: read once, looked into for ``model`` and ``stream``, and passed on as the same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.types import Receive, Scope
+
+from router.errors import InvalidRequest, TooLarge
+
+DISCARD_FACTOR, DISCARD_SECONDS = 4, 10.0
+"""How much of a body that is too large is read all the same, and for how long."""
+
+
+class ClientGone(Exception):
+    """The client has left: there is nobody to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What the gateway must know of a request. ``model_at``: where its bytes are in a form, None in JSON."""
+
+    model: str
+    stream: bool = False
+    model_at: slice | None = None
+
+
+class _Json(msgspec.Struct):
+    model: Any = msgspec.UNSET
+    stream: Any = None
+
+
+async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises ``TooLarge`` past ``limit`` bytes."""
+    chunks: list[bytes] = []
+    size = 0
+    refused = (_content_length(scope) or 0) > limit
+    more = True
+    while more and not refused:
+        chunk, more = await _next(receive)
+        size += len(chunk)
+        refused = size > limit
+        chunks.append(chunk)
+    if refused:
+        chunks.clear()
+        # What the client still sends would be read as its next request: unless it has been read, the connection ends.
+        ended = not more or await _discard(receive, DISCARD_FACTOR * limit)
+        message = f"The body is larger than {limit / 1e6:g} MB (router.max_body_mb)."
+        raise TooLarge(message, "body_too_large", close=not ended)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _discard(receive: Receive, limit: int) -> bool:
+    """Read on for a while, for a client that is cut off while it sends never sees the answer. True at the end."""
+    size = 0
+    try:
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while size <= limit:
+                chunk, more = await _next(receive)
+                size += len(chunk)
+                if not more:
+                    return True
+    except TimeoutError:
+        pass
+    return False
+
+
+def peek(scope: Scope, body: bytes) -> Peek:
+    """Find ``model`` and ``stream``. Raises ``InvalidRequest`` when the body is not what it should be."""
+    content_type = header(scope, b"content-type")
+    if content_type.lower().startswith(b"multipart/form-data"):
+        return _peek_form(content_type, body)
+    return _peek_json(body)
+
+
+def rename(body: bytes, peeked: Peek, model: str) -> bytes:
+    """The same body with another model name; every other value stays as it was written."""
+    if peeked.model_at is not None:
+        return body[: peeked.model_at.start] + model.encode() + body[peeked.model_at.stop :]
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""
+
+
+_decoder = msgspec.json.Decoder(_Json)
+
+
+def _peek_json(body: bytes) -> Peek:
+    try:
+        found = _decoder.decode(body)
+    except msgspec.ValidationError:
+        raise InvalidRequest("The body must be a JSON object.", "invalid_body") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+        raise InvalidRequest(f"The body is not valid JSON: {broken}", "invalid_json") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.", "invalid_json") from None
+    if found.model is msgspec.UNSET:
+        raise InvalidRequest("The parameter 'model' is missing.", "missing_parameter", param="model")
+    if not isinstance(found.model, str) or not found.model:
+        raise InvalidRequest("The parameter 'model' must be a model's name.", "invalid_parameter", param="model")
+    return Peek(found.model, found.stream is True)
+
+
+def _peek_form(content_type: bytes, body: bytes) -> Peek:
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise InvalidRequest("The form has no boundary in its content-type.", "invalid_body")
+    form = _Form(body)
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except MultipartParseError as broken:
+        raise InvalidRequest(f"The form cannot be read: {broken}", "invalid_body") from None
+    if form.model is None:
+        raise InvalidRequest("The form has no field 'model'.", "missing_parameter", param="model")
+    try:
+        name = body[form.model].decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("The field 'model' is not UTF-8 text.", "invalid_parameter", param="model") from None
+    return Peek(name, body[form.stream].strip().lower() == b"true" if form.stream else False, form.model)
+
+
+class _Form:
+    """Where the fields ``model`` and ``stream`` are in a form."""
+
+    def __init__(self, body: bytes) -> None:
+        self.model: slice | None = None
+        self.stream: slice | None = None
+        self._field = b""
+        self._value = b""
+        self._is_disposition = False
+        self._name: bytes | None = None
+        self._span: slice | None = None
+
+    def callbacks(self) -> Any:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_begin": self._header_begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self._name = None
+        self._span = None
+
+    def _header_begin(self) -> None:
+        self._field = self._value = b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            _, options = parse_options_header(self._value)
+            if b"filename" not in options:
+                self._name = options.get(b"name")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        # The whole body was handed over at once, so these are places in it; a value may come in parts.
+        self._span = slice(self._span.start if self._span else start, end)
+
+    def _end(self) -> None:
+        if self._name == b"model":
+            self.model = self._span
+        elif self._name == b"stream":
+            self.stream = self._span
+
+
+def _content_length(scope: Scope) -> int | None:
+    text = header(scope, b"content-length")
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,97 @@
+"""Sleep by idleness and by hand. The ways to sleep and back are the fleet's; here is decided who goes when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from controller.fleet.errors import FleetError, NotPossible, TooEarly, TransitionRefused
+from controller.fleet.fleet import Fleet
+from controller.fleet.instance import Instance
+from controller.fleet.state import State
+from router.sleep.policy import Idleness, is_candidate
+from router.traffic.monitor import TrafficMonitor
+
+log = logging.getLogger(__name__)
+
+IDLE, MANUAL = "idle", "manual"
+
+
+class SleepManager:
+    def __init__(self, fleet: Fleet, traffic: TrafficMonitor) -> None:
+        self._fleet = fleet
+        self._traffic = traffic
+        self._unable: set[str] = set()
+
+    # -- by idleness ---------------------------------------------------------------------------------------------
+
+    def idle_seconds(self, instance: Instance) -> float:
+        """Since its model was last asked, or since it became ready if that is later."""
+        awake_for = instance.clock() - instance.ready_since
+        return min(awake_for, self._traffic.models[instance.config.model].idle_seconds())
+
+    def is_candidate(self, instance: Instance) -> bool:
+        idleness = Idleness(
+            instance.state, instance.engine.capabilities.sleep, instance.in_flight, self.idle_seconds(instance)
+        )
+        return is_candidate(idleness, instance.config.sleep)
+
+    def candidates(self) -> list[str]:
+        """Models of which every awake instance could be put to sleep now."""
+        found = []
+        for model, replicas in self._fleet.models.items():
+            awake = [one for one in replicas.instances if one.state in (State.READY, State.DRAINING)]
+            if awake and all(self.is_candidate(one) for one in awake):
+                found.append(model)
+        return found
+
+    async def run(self) -> None:
+        """Put idle instances to sleep, each looked at in its own interval. Runs until cancelled."""
+        watched = [one for one in self._fleet.instances.values() if one.config.sleep.auto_sleep_enabled]
+        async with asyncio.TaskGroup() as tasks:
+            for instance in watched:
+                tasks.create_task(self._watch(instance))
+
+    async def _watch(self, instance: Instance) -> None:
+        while True:
+            await asyncio.sleep(instance.config.sleep.check_interval_seconds)
+            if instance.name in self._unable or not self.is_candidate(instance):
+                continue
+            try:
+                settings = instance.config.sleep
+                await self._fleet.transitions[instance.name].sleep(IDLE, settings.drain_timeout_seconds)
+            except NotPossible as unable:
+                if instance.state is State.READY:  # it is not its state: it has no way to sleep
+                    self._unable.add(instance.name)
+                log.warning("%s", unable)
+            except FleetError as refused:
+                log.info("%s", refused)
+            except Exception:
+                log.exception("putting %s to sleep broke", instance.name)
+
+    # -- by hand -------------------------------------------------------------------------------------------------
+
+    async def sleep(self, instances: Sequence[Instance]) -> None:
+        """Put all of them to sleep once they have drained. Raises ``TransitionRefused`` if one of them stays awake."""
+        await self._each(
+            instances,
+            lambda one: self._fleet.transitions[one.name].sleep(MANUAL, one.config.sleep.drain_timeout_seconds),
+        )
+
+    async def wake(self, instances: Sequence[Instance], *, force: bool) -> None:
+        """Wake all of them. Raises ``TransitionRefused``; ``TooEarly`` before any is told, unless forced."""
+        remaining = max((one.remaining_sleep() for one in instances), default=0.0)
+        if remaining > 0 and not force:
+            message = f"it must sleep for another {remaining:.1f} s (min_sleep_duration); force=true wakes it now"
+            raise TooEarly(message, retry_after=remaining)
+        await self._each(instances, lambda one: self._fleet.transitions[one.name].wake(MANUAL))
+
+    async def _each(self, instances: Sequence[Instance], act: Callable[[Instance], Awaitable[None]]) -> None:
+        outcomes = await asyncio.gather(*(act(one) for one in instances), return_exceptions=True)
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for refusal in refusals:
+            if not isinstance(refusal, TransitionRefused):
+                raise refusal
+        if refusals:
+            raise refusals[0]

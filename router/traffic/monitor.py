@@ -1,0 +1,167 @@
+"""What was asked of each model, how often and how fast. Memory does not grow with traffic.
+
+A request counts from its arrival until its last byte is sent or its client is gone. Only configured models have an
+entry, so nothing that a client sends makes one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+
+from router.traffic.histogram import Histogram
+from router.traffic.ring import Ring
+
+SECONDS_KEPT = 3600
+MINUTES_KEPT = 24 * 60
+LONGEST_WINDOW = MINUTES_KEPT * 60
+SERIES = ("requests", "successful", "failed", "cancelled", "duration_seconds", "tokens")
+REQUESTS, SUCCESSFUL, FAILED, CANCELLED, DURATION, TOKENS = range(len(SERIES))
+
+
+class Outcome(StrEnum):
+    SUCCESSFUL = "successful"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """The client left before the end."""
+
+
+_OUTCOME_SERIES = {Outcome.SUCCESSFUL: SUCCESSFUL, Outcome.FAILED: FAILED, Outcome.CANCELLED: CANCELLED}
+
+
+class ModelTraffic:
+    """One model's figures. ``last_activity`` on the monotonic clock, ``last_activity_wall`` as epoch seconds."""
+
+    def __init__(self, model: str, monitor: TrafficMonitor) -> None:
+        self.model = model
+        self.total = 0
+        self.in_flight = 0
+        self.waiting = 0
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.statuses: Counter[str] = Counter()
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.latency = Histogram()
+        self.successful_latency = 0.0
+        self.ttft = Histogram()
+        self.wait = Histogram()
+        self.last_activity: float | None = None
+        self.last_activity_wall: float | None = None
+        self._monitor = monitor
+        self._rings: tuple[Ring, Ring] | None = None
+
+    def begin(self, arrived: float) -> Tracked:
+        """Count a request in. ``arrived``: when its first byte came, on the monotonic clock."""
+        self.total += 1
+        self.in_flight += 1
+        self._touch()
+        self._count(REQUESTS)
+        return Tracked(self, arrived)
+
+    def rate(self, window: float) -> float:
+        """Requests per second over the last ``window`` seconds."""
+        if self._rings is None:
+            return 0.0
+        seconds, minutes = self._rings
+        ring = seconds if window <= SECONDS_KEPT - 1 else minutes
+        return ring.total(REQUESTS, self._monitor.clock(), window) / window
+
+    def history(self, window: int) -> list[dict[str, float]]:
+        """The figures of each busy bucket in the last ``window`` seconds, oldest first: of a second, or of a minute."""
+        if self._rings is None:
+            return []
+        ring = self._rings[0] if window <= SECONDS_KEPT else self._rings[1]
+        now = self._monitor.clock()
+        offset = self._monitor.wall() - now
+        return [
+            {"time": start + offset, **dict(zip(SERIES, values, strict=True))}
+            for start, values in ring.history(now, -(-window // ring.step))
+            if any(values)
+        ]
+
+    def idle_seconds(self) -> float:
+        """Since its last activity, or since it became ready if that is later; 0 while a request is in flight."""
+        if self.in_flight:
+            return 0.0
+        since = self._monitor.ready_since(self.model)
+        if self.last_activity is not None and self.last_activity > since:
+            since = self.last_activity
+        return max(0.0, self._monitor.clock() - since)
+
+    def end(self, tracked: Tracked, outcome: Outcome, status: int, prompt_tokens: int, completion_tokens: int) -> None:
+        now = self._monitor.clock()
+        duration = max(0.0, now - tracked.arrived)
+        self.in_flight -= 1
+        self.outcomes[outcome] += 1
+        self.statuses[f"{status // 100}xx"] += 1
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.latency.add(duration)
+        if outcome is Outcome.SUCCESSFUL:
+            self.successful_latency += duration
+        self._touch()
+        self._count(_OUTCOME_SERIES[outcome])
+        self._count(DURATION, duration)
+        if prompt_tokens or completion_tokens:
+            self._count(TOKENS, prompt_tokens + completion_tokens)
+
+    def now(self) -> float:
+        return self._monitor.clock()
+
+    def _touch(self) -> None:
+        self.last_activity = self._monitor.clock()
+        self.last_activity_wall = self._monitor.wall()
+
+    def _count(self, series: int, amount: float = 1.0) -> None:
+        if self._rings is None:  # a model that is never asked takes no memory
+            self._rings = Ring(1, SECONDS_KEPT, len(SERIES)), Ring(60, MINUTES_KEPT, len(SERIES))
+        now = self._monitor.clock()
+        for ring in self._rings:
+            ring.add(series, now, amount)
+
+
+class Tracked:
+    """One request. ``end`` counts it out; a second ``end`` changes nothing."""
+
+    __slots__ = ("_ended", "_traffic", "arrived")
+
+    def __init__(self, traffic: ModelTraffic, arrived: float) -> None:
+        self._traffic = traffic
+        self._ended = False
+        self.arrived = arrived
+
+    def first_token(self) -> None:
+        self._traffic.ttft.add(max(0.0, self._traffic.now() - self.arrived))
+
+    def wait_begins(self) -> float:
+        """It has to wait for a model that is not ready. Returns what ``wait_ends`` wants."""
+        self._traffic.waiting += 1
+        return self._traffic.now()
+
+    def wait_ends(self, began: float) -> None:
+        self._traffic.waiting -= 1
+        self._traffic.wait.add(max(0.0, self._traffic.now() - began))
+
+    def end(self, outcome: Outcome, status: int, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """``status``: the one the client was sent, or would have been."""
+        if not self._ended:
+            self._ended = True
+            self._traffic.end(self, outcome, status, prompt_tokens, completion_tokens)
+
+
+class TrafficMonitor:
+    """``ready_since``: model -> when it last became ready, on ``clock`` (monotonic)."""
+
+    def __init__(
+        self,
+        models: Iterable[str],
+        ready_since: Callable[[str], float],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.ready_since = ready_since
+        self.clock = clock
+        self.wall = wall
+        self.models: Mapping[str, ModelTraffic] = {model: ModelTraffic(model, self) for model in models}
