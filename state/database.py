@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -32,7 +34,7 @@ async def reading(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with database.connect() as connection:
             yield connection
     except (SQLAlchemyError, OSError) as broken:
-        raise StateError(f"the state database cannot be read: {broken}") from broken
+        raise StateError(f"the state database cannot be read: {_reason(broken)}") from broken
 
 
 @asynccontextmanager
@@ -42,7 +44,7 @@ async def writing(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with database.begin() as connection:
             yield connection
     except (SQLAlchemyError, OSError) as broken:
-        raise StateError(f"the state database cannot be written: {broken}") from broken
+        raise StateError(f"the state database cannot be written: {_reason(broken)}") from broken
 
 
 @asynccontextmanager
@@ -50,7 +52,7 @@ async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
     """Open ``url`` at the newest schema. Raises ``StateError``. Several processes may have it open at once."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise StateError("state.url is no database address; write one such as sqlite:///state.db") from None
     asynchronous = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
     shown = parsed.render_as_string(hide_password=True)
@@ -58,17 +60,28 @@ async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
         engine = create_async_engine(asynchronous)
     except ModuleNotFoundError as missing:
         raise StateError(f"{shown} needs the package {missing.name}: pip install {missing.name}") from None
+    except SQLAlchemyError as unknown:
+        raise StateError(f"cannot use the state database {shown}: {unknown}") from None
     try:
         if parsed.drivername.startswith("sqlite"):
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         try:
+            if parsed.drivername.startswith("sqlite") and parsed.database and not parsed.query:
+                sqlite3.connect(parsed.database).close()  # aiosqlite's thread outlives a file it cannot open
             async with engine.begin() as connection:
                 await connection.run_sync(migrate)
-        except (SQLAlchemyError, OSError) as broken:
-            raise StateError(f"cannot use the state database {shown}: {broken}") from broken
+        except (SQLAlchemyError, sqlite3.Error, OSError) as broken:
+            raise StateError(f"cannot use the state database {shown}: {_reason(broken)}") from broken
+        except CommandError as newer:
+            raise StateError(f"the state database {shown} is of a newer Torpor than this one: {newer}") from newer
         yield engine
     finally:
         await engine.dispose()
+
+
+def _reason(error: Exception) -> str:
+    """What the driver said. SQLAlchemy's own text would show the statement and all that was to be written."""
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error)
 
 
 def migrate(connection: Connection) -> None:
@@ -76,14 +89,18 @@ def migrate(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.close()
+    except BaseException:
+        connection.close()  # the pool does not know it yet, and its thread would outlive us
+        raise

@@ -226,7 +226,7 @@ def test_clashes_between_instances(first: str, second: str, key: str, problem: s
         (f"kvcached:\n  a b: 1\n{ONE_INSTANCE}", 2, "kvcached.a b", "no name for", ""),
         (f"launch_delay_seconds: -1\n{ONE_INSTANCE}", 1, "launch_delay_seconds", "at least 0, not -1", ""),
         (f"launch_delay_seconds: .nan\n{ONE_INSTANCE}", 1, "launch_delay_seconds", "finite", ""),
-        (f"sleep_manager:\n  min_sleep_duration: .inf\n{ONE_INSTANCE}", 2, "sleep_manager.min_sleep_duration", "finite", ""),
+        (f"launch:\n  ready_timeout_seconds: .inf\n{ONE_INSTANCE}", 2, "launch.ready_timeout_seconds", "finite", ""),
         (f"router: {{max_body_mb: .inf}}\n{ONE_INSTANCE}", 1, "router.max_body_mb", "finite", ""),
         (f"launch: {{session_prefix: 'a.b'}}\n{ONE_INSTANCE}", 1, "launch.session_prefix", "letters, digits", ""),
         (f"state: {{url: nonsense}}\n{ONE_INSTANCE}", 1, "state.url", "sqlite:///", ""),

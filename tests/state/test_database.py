@@ -1,0 +1,139 @@
+"""The state database: opened by several at once, kept through a kill, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from state.database import StateError, open_database
+from state.tables import metadata
+
+pytestmark = pytest.mark.anyio
+
+OPEN = """
+import asyncio, sys
+from state.database import open_database
+from state.sleep_marks import Phase, SleepMark, SleepMarks
+
+async def main(url, name):
+    async with open_database(url) as database:
+        await SleepMarks(database).put(SleepMark(name, Phase.ASLEEP, 1, "manual", 1.0, None))
+        print("written", flush=True)
+        if len(sys.argv) > 3:
+            await asyncio.sleep(60)
+
+asyncio.run(main(sys.argv[1], sys.argv[2]))
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-c", OPEN, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+async def test_migrations_make_the_tables(tmp_path: Path) -> None:
+    """What the migrations build is what the code believes; else a migration is missing."""
+
+    def differences(connection: Connection) -> object:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return compare_metadata(context, metadata)
+
+    async with open_database(f"sqlite:///{tmp_path}/s.db") as database, database.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:
+    """The second opening finds the schema up to date and the rows in place."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    async with open_database(url) as database, database.begin() as connection:
+        await connection.execute(text("INSERT INTO sleep_marks VALUES ('a', 'asleep', 1, 'idle', 1.0, NULL)"))
+    async with open_database(url) as database, database.connect() as connection:
+        assert (await connection.execute(text("SELECT instance FROM sleep_marks"))).scalars().all() == ["a"]
+
+
+def test_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """Launcher and router start together: one migrates, the others wait, and each can write."""
+    file = tmp_path / "s.db"
+    processes = [start(f"sqlite:///{file}", f"i{number}") for number in range(4)]
+    ends = [process.communicate(timeout=50) for process in processes]
+    assert [(process.returncode, errors) for process, (_, errors) in zip(processes, ends, strict=True)] == [(0, "")] * 4
+    with sqlite3.connect(file) as connection:
+        rows = connection.execute("SELECT instance FROM sleep_marks ORDER BY instance").fetchall()
+    connection.close()
+    assert rows == [("i0",), ("i1",), ("i2",), ("i3",)]
+
+
+async def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
+    """After kill -9 the file opens, and every finished write is there."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    process = start(url, "slept", "stay")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    async with open_database(url) as database, database.connect() as connection:
+        assert (await connection.execute(text("SELECT instance FROM sleep_marks"))).scalars().all() == ["slept"]
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("nonsense", "no database address"),
+        ("", "no database address"),
+        ("postgresql://host:port/db", "no database address"),
+        ("bogus://host/db", "cannot use the state database"),
+        ("sqlite:///{folder}/missing/s.db", "cannot use the state database"),
+        ("sqlite:///{folder}", "cannot use the state database"),
+        ("sqlite+pysqlite:///{folder}/s.db", "cannot use the state database"),
+        ("postgresql://me:secret@127.0.0.1:1/db", "pip install asyncpg"),
+    ],
+)
+async def test_a_database_that_cannot_be_used(url: str, problem: str, tmp_path: Path) -> None:
+    """A StateError says which and why, and shows no password."""
+    with pytest.raises(StateError, match=problem) as caught:
+        async with open_database(url.replace("{folder}", str(tmp_path))):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    """It is left as it was."""
+    file = tmp_path / "s.db"
+    file.write_text("this is not a database, but it is long enough to look at" * 20)
+    before = file.read_bytes()
+    with pytest.raises(StateError, match="not a database"):
+        async with open_database(f"sqlite:///{file}"):
+            pass
+    assert file.read_bytes() == before
+
+
+async def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
+    """It is not touched: the message says that it is newer."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    async with open_database(url) as database, database.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StateError, match="9999"):
+        async with open_database(url):
+            pass
+
+
+async def test_an_error_of_the_caller_stays_its_own(tmp_path: Path) -> None:
+    """Only what the database did becomes a StateError."""
+    with pytest.raises(OSError, match="mine"):
+        async with open_database(f"sqlite:///{tmp_path}/s.db"):
+            raise OSError("mine")
+
+
+async def test_a_database_in_memory() -> None:
+    """Good for a try: nothing is kept."""
+    async with open_database("sqlite://") as database, database.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM sleep_marks"))).scalar() == 0
