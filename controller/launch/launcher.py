@@ -149,7 +149,8 @@ class Launcher:
         deadline = time.monotonic() + EPITAPH_SECONDS
         pane = await self._survey.pane(unit)
         while pane is not None and not (pane.dead and pane.status) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(self._tmux.reap)
             pane = await self._survey.pane(unit)
         await asyncio.to_thread(logs.settled, unit.log)
         if pane is None:

@@ -72,7 +72,8 @@ class Operations:
         chosen = self.named([name for name in names if name not in {pane.unit for pane in strays}])
         async with self._fleet() as (launcher, _):
             problems = await self._stop(launcher, chosen) if chosen else {}
-        left = await close_sessions(self._tmux, strays, panes, self._config.launch.stop_timeout_seconds, self._out)
+        seconds = self._config.launch.stop_timeout_seconds
+        left = await close_sessions(self._tmux, strays, panes, seconds, self._out) if strays else []
         return FAILED if left or any(problems.values()) else OK
 
     async def status(self) -> int:

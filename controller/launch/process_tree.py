@@ -16,6 +16,7 @@ from controller.launch.environment import MARKER
 
 POLL_SECONDS = 0.05
 KILL_SECONDS = 10.0
+SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"})
 
 
 def members(leader: int | None, marker: str | None) -> set[psutil.Process]:
@@ -31,14 +32,17 @@ def members(leader: int | None, marker: str | None) -> set[psutil.Process]:
 
 
 def stop(leader: int | None, marker: str | None, seconds: float) -> list[int]:
-    """End them all: the leader is asked first, then what it left; what has not gone after ``seconds`` is killed.
+    """End them all: the server is asked first, then what it left; what has not gone after ``seconds`` is killed.
 
     Returns the pids of those that could not be ended.
     """
     known = members(leader, marker)
     deadline = time.monotonic() + seconds
-    _terminate(process for process in known if process.pid == leader)
-    _wait({process for process in known if process.pid == leader}, deadline)
+    for process in known:
+        if process.pid == leader:
+            asked = _servers(process)
+            _terminate(asked)
+            _wait(asked, deadline)
     known |= members(leader, marker)
     _terminate(known)
     _wait(known, deadline)
@@ -59,6 +63,18 @@ def _belongs(process: psutil.Process, leader: int | None, marker: str | None) ->
         return marker is not None and process.environ().get(MARKER) == marker
     except (psutil.Error, OSError):
         return False
+
+
+def _servers(leader: psutil.Process) -> set[psutil.Process]:
+    """Who is to leave in good order: the leader, but below a shell its children.
+
+    A shell would die at once, and the kernel then hangs up on all that runs in its terminal.
+    """
+    try:
+        below = set(leader.children()) if leader.name() in SHELLS else set()
+    except psutil.Error:
+        below = set()
+    return below or {leader}
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -112,6 +112,14 @@ class Tmux:
         self._run("kill-window", "-t", f"={session}:=setup")
         return Pane(pane, session, int(pid), dead=False, unit=unit, config=config)
 
+    def reap(self) -> None:
+        """Make tmux look after its dead children: it sometimes misses one, and does not know its exit status then."""
+        try:
+            self._run("run-shell", "true")
+        except TmuxError as failed:
+            if not any(sign in str(failed) for sign in NO_SERVER):
+                raise
+
     def kill(self, session: str) -> None:
         """End exactly this session. One that is gone already is no error."""
         try:
