@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
 
@@ -11,14 +13,24 @@ def identity(pid: int) -> str | None:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return f"{pid}:{process.create_time():.2f}"
-    except psutil.NoSuchProcess:
+        return f"{pid}:{_started(process)}"
+    except (psutil.NoSuchProcess, ValueError):
         return None
+
+
+def _started(process: psutil.Process) -> str:
+    """When it started, by a clock that nobody sets: the same process must have the same identity for ever."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[19]  # ticks since boot
+    except (OSError, IndexError):
+        return f"{process.create_time():.2f}"
 
 
 def is_running(process: str) -> bool:
     """Whether the process with this identity still runs."""
-    return identity(int(process.partition(":")[0])) == process
+    pid = process.partition(":")[0]
+    return pid.isdecimal() and identity(int(pid)) == process
 
 
 def listener(port: int) -> str | None:

@@ -17,9 +17,11 @@ def samples(page: str) -> Iterator[tuple[str, str, float]]:
     for line in page.splitlines():
         if not line or line.startswith("#"):
             continue
-        head, _, value = line.rpartition(" ")
+        head, brace, tail = line.rpartition("}")
+        if not brace:
+            head, _, tail = line.partition(" ")
         name, _, labels = head.partition("{")
         try:
-            yield name.strip(), labels.rstrip("}"), float(value)
-        except ValueError:
+            yield name.strip(), labels, float(tail.split()[0])  # a timestamp may follow the value
+        except (ValueError, IndexError):
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from runtime.engines.arguments import option
+from runtime.engines.arguments import has_flag, option
 from runtime.engines.sglang import command as sglang
 from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
 from runtime.engines.vllm import command as vllm
@@ -28,8 +28,10 @@ def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
 
 
 def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:
-    """In SGLang's dialect it can always sleep; in vLLM's it has the endpoints as vLLM has them."""
-    return None if _is_sglang(args) else vllm.sleep_obstacle(args, env, sleep_flags)
+    """In SGLang's dialect it can always sleep; in vLLM's it has the endpoints with the flag or in dev mode."""
+    if _is_sglang(args) or has_flag(args, vllm.SLEEP_FLAG):
+        return None
+    return vllm.sleep_obstacle(args, env, sleep_flags)
 
 
 def _is_sglang(args: Sequence[str]) -> bool:

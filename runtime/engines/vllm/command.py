@@ -9,6 +9,7 @@ from runtime.engines.arguments import has_flag, option, options
 from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
 
 SLEEP_FLAG = "--enable-sleep-mode"
+NO_SLEEP_FLAG = "--no-enable-sleep-mode"
 DEV_MODE = "VLLM_SERVER_DEV_MODE"
 
 
@@ -21,7 +22,7 @@ def command(spec: EngineSpec) -> Command:
     env: dict[str, str] = {}
     if spec.sleep_flags:
         env[DEV_MODE] = "1"
-        if not has_flag(spec.args, SLEEP_FLAG):
+        if not has_flag(spec.args, SLEEP_FLAG) and not has_flag(spec.args, NO_SLEEP_FLAG):
             argv.append(SLEEP_FLAG)
     if spec.api_key:
         env["VLLM_API_KEY"] = spec.api_key  # never in argv, which every user of the machine can read
@@ -48,9 +49,11 @@ def _adapters(args: Sequence[str]) -> dict[str, str]:
     for module in options(args, "--lora-modules"):
         if module.startswith("{"):
             try:
-                names.append(str(json.loads(module)["name"]))
+                name = json.loads(module)["name"]
             except (ValueError, KeyError, TypeError):
                 continue  # vLLM itself will say what is wrong with it
+            if isinstance(name, str):
+                names.append(name)
         elif "=" in module:
             names.append(module.partition("=")[0])
     return {name: name for name in names}
