@@ -40,7 +40,7 @@ def create_app(config: Config) -> Starlette:
             app.router.routes.extend(endpoint.route() for endpoint in endpoints(config, gateway))
             yield
 
-    return Starlette(
+    app = Starlette(
         lifespan=lifespan,
         middleware=[Middleware(KeyGuard, key=config.api_key)] if config.api_key else [],
         exception_handlers={
@@ -52,6 +52,8 @@ def create_app(config: Config) -> Starlette:
             Exception: _render,
         },
     )
+    app.router.redirect_slashes = False  # a redirect would name whatever host the client's header says
+    return app
 
 
 def endpoints(config: Config, gateway: Gateway) -> list[Endpoint]:

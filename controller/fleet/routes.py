@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from controller.fleet.admission import Act, decide
 from controller.fleet.instance import Instance
-from controller.fleet.state import SLEEPING, State
+from controller.fleet.state import AWAKE, SLEEPING, State
 from controller.fleet.transitions import Transitions
 
 Choose = Callable[[Sequence[Instance]], Instance]
@@ -33,7 +33,7 @@ class Replicas:
     def sleeping(self) -> bool:
         """Asleep, on the way there or back: none of its instances is awake, and one sleeps."""
         states = {instance.state for instance in self.instances}
-        return bool(states & SLEEPING) and not states & {State.READY, State.DRAINING}
+        return bool(states & SLEEPING) and not states & AWAKE
 
     @property
     def in_flight(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from controller.fleet.errors import FleetError, NotPossible, TooEarly, TransitionRefused
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
-from controller.fleet.state import State
+from controller.fleet.state import AWAKE, SLEEPING, State
 from router.sleep.policy import Idleness, is_candidate
 from router.traffic.monitor import TrafficMonitor
 
@@ -41,7 +41,7 @@ class SleepManager:
         """Models of which every awake instance could be put to sleep now."""
         found = []
         for model, replicas in self._fleet.models.items():
-            awake = [one for one in replicas.instances if one.state in (State.READY, State.DRAINING)]
+            awake = [one for one in replicas.instances if one.state in AWAKE]
             if awake and all(self.is_candidate(one) for one in awake):
                 found.append(model)
         return found
@@ -73,19 +73,23 @@ class SleepManager:
     # -- by hand -------------------------------------------------------------------------------------------------
 
     async def sleep(self, instances: Sequence[Instance]) -> None:
-        """Put all of them to sleep once they have drained. Raises ``TransitionRefused`` if one of them stays awake."""
+        """Put those that are awake to sleep once they have drained. Raises ``TransitionRefused`` if one stays awake."""
+        awake = [one for one in instances if one.state in AWAKE | {State.FALLING_ASLEEP}]
+        asleep = [one for one in instances if one.state is State.ASLEEP]
         await self._each(
-            instances,
+            awake or asleep or instances,
             lambda one: self._fleet.transitions[one.name].sleep(MANUAL, one.config.sleep.drain_timeout_seconds),
         )
 
     async def wake(self, instances: Sequence[Instance], *, force: bool) -> None:
-        """Wake all of them. Raises ``TransitionRefused``; ``TooEarly`` before any is told, unless forced."""
+        """Wake those that sleep. Raises ``TransitionRefused``; ``TooEarly`` before any is told, unless forced."""
         remaining = max((one.remaining_sleep() for one in instances), default=0.0)
         if remaining > 0 and not force:
             message = f"it must sleep for another {remaining:.1f} s (min_sleep_duration); force=true wakes it now"
             raise TooEarly(message, retry_after=remaining)
-        await self._each(instances, lambda one: self._fleet.transitions[one.name].wake(MANUAL))
+        asleep = [one for one in instances if one.state in SLEEPING]
+        awake = [one for one in instances if one.state in AWAKE]
+        await self._each(asleep or awake or instances, lambda one: self._fleet.transitions[one.name].wake(MANUAL))
 
     async def _each(self, instances: Sequence[Instance], act: Callable[[Instance], Awaitable[None]]) -> None:
         outcomes = await asyncio.gather(*(act(one) for one in instances), return_exceptions=True)
