@@ -14,7 +14,7 @@ from pathlib import Path
 MARKER = "TORPOR_UNIT"
 """In the environment of all that a launch starts: its processes are known by it even without their parent."""
 
-LEFT_BEHIND = frozenset({"TMUX", "TMUX_PANE", "TERM", "COLUMNS", "LINES", "OLDPWD", MARKER})
+LEFT_BEHIND = frozenset({"TMUX", "TMUX_PANE", "TERM", "COLUMNS", "LINES", "OLDPWD", "_", MARKER})
 """About the terminal the launcher runs in, or about the launcher itself."""
 
 

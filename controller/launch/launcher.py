@@ -97,7 +97,7 @@ class Launcher:
 
     async def _bring_up(self, unit: Unit, decision: Decision, seen: Seen, pace: Pace, wait: bool) -> Outcome:
         if decision.step is Step.REFUSE:
-            return await self._failed(unit, decision.reason)
+            return self._failed(unit, decision.reason)
         if decision.step is Step.LEAVE:
             whom = await asyncio.to_thread(holder, unit.port)
             return self._ended(unit, Outcome(State.READY, f"{decision.reason} ({whom})"))
@@ -111,7 +111,7 @@ class Launcher:
             try:
                 pane = await asyncio.shield(self._start(unit, pane))
             except (CannotStart, HandoverFailed, TmuxError, OSError) as problem:
-                return await self._failed(unit, str(problem))
+                return self._failed(unit, str(problem))
         else:
             self._progress.tell(unit.name, "starting", decision.reason)
         assert pane is not None  # decide() waits only for what has one
@@ -140,32 +140,33 @@ class Launcher:
             took = f"after {time.monotonic() - began:.1f} s"
             return self._ended(unit, Outcome(State.READY, took, differences))
         if readiness is Readiness.DIED:
-            return await self._failed(unit, f"died, {await self._how_it_died(unit)}", differences, ran=True)
-        reason = f"not ready after {seconds:g} s; it is left running"
-        return await self._failed(unit, reason, differences, ran=True)
+            return await self._died(unit, differences)
+        tail = await asyncio.to_thread(logs.tail, unit.log)
+        return self._failed(unit, f"not ready after {seconds:g} s; it is left running", differences, tail)
 
-    async def _how_it_died(self, unit: Unit) -> str:
-        """Its exit status, once tmux has noticed and has written the last words down."""
+    async def _died(self, unit: Unit, differences: tuple[str, ...]) -> Outcome:
+        """Its exit status, once tmux has noticed, and its last words, which may not have reached the log yet."""
         deadline = time.monotonic() + EPITAPH_SECONDS
         pane = await self._survey.pane(unit)
         while pane is not None and not (pane.dead and pane.status) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
             await asyncio.to_thread(self._tmux.reap)
             pane = await self._survey.pane(unit)
-        await asyncio.to_thread(logs.settled, unit.log)
         if pane is None:
-            return "and its session is gone"
-        return pane.status or "how is not known"
+            tail = await asyncio.to_thread(logs.tail, unit.log)
+            return self._failed(unit, "died, and its session is gone", differences, last_words=tail)
+        words = await asyncio.to_thread(self._tmux.last_words, pane, logs.TAIL_LINES)
+        reason = f"died, {pane.status or 'how is not known'}"
+        return self._failed(unit, reason, differences, last_words=words)
 
     def _ended(self, unit: Unit, outcome: Outcome) -> Outcome:
         self._progress.tell(unit.name, outcome.state.value, outcome.detail)
         return outcome
 
-    async def _failed(
-        self, unit: Unit, reason: str, differences: tuple[str, ...] = (), *, ran: bool = False
+    def _failed(
+        self, unit: Unit, reason: str, differences: tuple[str, ...] = (), last_words: Sequence[str] = ()
     ) -> Outcome:
         self._progress.tell(unit.name, State.FAILED.value, reason)
-        last_words = await asyncio.to_thread(logs.tail, unit.log) if ran else []
         if last_words:
             self._progress.show(f"{unit.name}: the end of {unit.log}:", last_words)
         return Outcome(State.FAILED, reason, differences)

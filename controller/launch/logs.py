@@ -35,15 +35,6 @@ def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
     return found[-lines:]
 
 
-def settled(log: Path, quiet_seconds: float = 0.1, patience_seconds: float = 2.0) -> None:
-    """Wait until nothing more arrives: after a death the last words are still on their way through tmux."""
-    deadline = time.monotonic() + patience_seconds
-    size = -1
-    while time.monotonic() < deadline and log.exists() and log.stat().st_size != size:
-        size = log.stat().st_size
-        time.sleep(quiet_seconds)
-
-
 def read(log: Path, follow: bool, going_on: Callable[[], bool] = lambda: True) -> Iterator[str]:
     """The whole log, piece by piece; with ``follow`` what is added too, through rotations, while ``going_on()``."""
     while follow and not log.exists() and going_on():

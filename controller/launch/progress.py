@@ -11,13 +11,13 @@ from typing import Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from controller.launch.logs import tail
 
 ENDED = frozenset({"ready", "failed", "started"})
+PADDING = 2
 COLOURS = {"ready": "green", "failed": "red", "starting": "yellow"}
 
 
@@ -95,14 +95,18 @@ class LiveTable:
         show(self._console, title, lines)
 
     def _render(self) -> RenderableType:
-        table = Table(box=None, padding=(0, 2, 0, 0))
+        table = Table(box=None, padding=(0, PADDING, 0, 0))
         for column in ("instance", "state", "seconds", ""):
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
+            table.add_column(column, no_wrap=True)
+        taken = max([8, *map(len, self._rows)]) + len("starting") + len("seconds") + 4 * PADDING
+        room = max(self._console.width - taken, PADDING)
         for name, row in list(self._rows.items()):
             seconds = row.took if row.took is not None else time.monotonic() - row.since
             last = (tail(row.log, 1) or [""])[0] if row.state == "starting" else ""
+            words = Text.from_ansi(last or row.detail)
+            words.truncate(room, overflow="ellipsis")  # rich would cut the other columns, too
             state = Text(row.state, style=COLOURS.get(row.state, ""))
-            table.add_row(escape(name), state, f"{seconds:.0f}", Text.from_ansi(last or row.detail))
+            table.add_row(Text(name), state, f"{seconds:.0f}", words)
         return table
 
 

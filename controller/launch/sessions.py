@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import psutil
@@ -13,6 +14,9 @@ from controller.launch.preflight import obstacle
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit
 from runtime.processes import identity
+
+FLUSH_SECONDS = 0.1
+"""tmux throws away what it has not yet passed on to the log when a session ends; an engine's farewell is worth this."""
 
 
 class CannotStart(Exception):
@@ -48,6 +52,7 @@ def close_session(tmux: Tmux, panes: Sequence[Pane], seconds: float) -> list[int
     for pane in ours or panes:
         mark = marker(pane.config, pane.unit) if pane.config else None
         left += process_tree.stop(leader(pane), mark, seconds)
+    time.sleep(FLUSH_SECONDS)
     for session in {pane.session for pane in panes}:
         tmux.kill(session)
     return left

@@ -112,6 +112,14 @@ class Tmux:
         self._run("kill-window", "-t", f"={session}:=setup")
         return Pane(pane, session, int(pid), dead=False, unit=unit, config=config)
 
+    def last_words(self, pane: Pane, lines: int) -> list[str]:
+        """The last lines on a pane's screen, those that have scrolled away included, without tmux's own."""
+        shown = self._run("capture-pane", "-p", "-J", "-t", pane.id, "-S", f"-{lines + HEIGHT}")
+        words = [line.rstrip() for line in shown if not line.startswith("Pane is dead")]
+        while words and not words[-1]:
+            words.pop()
+        return words[-lines:]
+
     def reap(self) -> None:
         """Make tmux look after its dead children: it sometimes misses one, and does not know its exit status then."""
         try:
