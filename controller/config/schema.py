@@ -42,7 +42,7 @@ _VARIABLES = {
 _WORDS = {
     "anyOf": [
         {"type": "array", "items": {"anyOf": [_NUMBER_OR_TEXT, {"type": "array", "items": _NUMBER_OR_TEXT}]}},
-        {"type": ["string", "null"]},
+        {"type": "string"},
     ]
 }
 _ENGINES = {"type": "string", "enum": [*KINDS, *SYNONYMS]}
@@ -82,7 +82,7 @@ class RouterSection(Section):
     api_key_env: VariableName | None = None
     """Name of the environment variable that holds the clients' key. When set, every route but /health needs it."""
     max_body_mb: Positive = 64
-    """Largest request body in MiB. A larger one is answered with 413."""
+    """Largest request body in MB (1,000,000 bytes). A larger one is answered with 413."""
 
 
 class SleepSection(Section):
@@ -104,7 +104,7 @@ class SleepSection(Section):
     wake_timeout_seconds: Positive = 300
     """How long a request waits at most for a sleeping model, in seconds from its arrival."""
     drain_timeout_seconds: Seconds = 30
-    """How long a sleep asked for by hand waits for running requests, in seconds, before it gives up."""
+    """How long a sleep waits for running requests, in seconds, before it is given up."""
     level: Annotated[StrictInt, Field(ge=1, le=2)] = 1
     """1: the weights wait in host memory and the wake is fast. 2: they are dropped and read again."""
 
@@ -180,14 +180,18 @@ class ConfigFile(Section):
     kvcached: GlobalVariables = {}
     """Environment of every engine: names become upper case, values text. kvcached's own settings, or any other."""
     router: Annotated[RouterSection, BeforeValidator(values.none_is_empty)] = RouterSection()
-    """The one OpenAI address."""
+    """The one OpenAI address: where it listens and who may use it."""
     sleep_manager: Annotated[SleepSection, BeforeValidator(values.none_is_empty)] = SleepSection()
     """When idle models sleep and how they wake."""
     launch: Annotated[LaunchSection, BeforeValidator(values.none_is_empty)] = LaunchSection()
     """How engines are started and stopped."""
     state: Annotated[StateSection, BeforeValidator(values.none_is_empty)] = StateSection()
-    """Where what must survive a restart is kept."""
+    """Where what must survive a restart is kept: who sleeps, what was launched."""
     launch_delay_seconds: Seconds = 0
     """A pause between two engine starts, in seconds."""
-    instances: Annotated[tuple[InstanceSection, ...], BeforeValidator(values.as_tuple), Field(min_length=1)]
+    instances: Annotated[
+        tuple[InstanceSection, ...],
+        BeforeValidator(values.as_tuple),
+        Field(min_length=1, json_schema_extra={"minItems": 1}),
+    ]
     """The engines."""
