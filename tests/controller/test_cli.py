@@ -138,7 +138,7 @@ def test_check_says_what_is_open(workplace: Workplace, capsys: pytest.CaptureFix
     workplace.write(
         {"model": "m", "engine": "sim", "host": "0.0.0.0", "port": 101},
         {"model": "n", "engine": "sim", "port": 102},
-        router={"enable_router": True, "router_host": "0.0.0.0"},
+        router={"enable_router": True, "router_host": "0.0.0.0", "router_port": 8080},
     )
     assert main(["--config", str(workplace.file), "--check"]) == 0
     shown = capsys.readouterr().out

@@ -63,7 +63,13 @@ class Workplace:
 
     def write(self, *instances: Mapping[str, Any], **sections: Any) -> None:
         launch = {"ready_timeout_seconds": 10, "stop_timeout_seconds": 3, **sections.pop("launch", {})}
-        document = {"launch": launch, **sections, "instances": [dict(instance) for instance in instances]}
+        router = {"router_port": free_port(), **sections.pop("router", {})}  # 8080 may be somebody's own
+        document = {
+            "launch": launch,
+            "router": router,
+            **sections,
+            "instances": [dict(instance) for instance in instances],
+        }
         self.file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def config(self) -> Config:
