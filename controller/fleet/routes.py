@@ -14,8 +14,11 @@ from controller.fleet.transitions import Transitions
 Choose = Callable[[Sequence[Instance]], Instance]
 """Picks one of the replicas that are ready."""
 
-REQUEST = "request"
-"""The cause of a wake that a request brought about."""
+REQUEST, LOAD = "request", "load"
+"""Causes of a wake: a request found nobody awake; or those awake were busy."""
+
+BUSY = 8
+"""Requests in flight on the replica chosen, at which another that sleeps is woken to help."""
 
 
 class Replicas:
@@ -49,7 +52,12 @@ class Replicas:
     def try_acquire(self, among: Sequence[Instance], choose: Choose) -> Instance | None:
         """Count a request in on one of ``among`` that is ready; None when none is. The caller ``end``s what it gets."""
         ready = self.ready(among)
-        return _begin(choose(ready)) if ready else None
+        if not ready:
+            return None
+        chosen = choose(ready)
+        if chosen.in_flight >= BUSY and len(ready) < len(among):
+            self._wake_another(among)
+        return _begin(chosen)
 
     async def acquire(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
         """As ``try_acquire``, but wait until one is ready, and wake it if need be.
@@ -72,6 +80,14 @@ class Replicas:
                 for instance in chosen:
                     self._transitions[instance].settle_soon()
             await _wait_until(changed, min(deadline, decision.until) - now)
+
+    def _wake_another(self, among: Sequence[Instance]) -> None:
+        now = time.monotonic()
+        for instance in among:
+            view = instance.view(now)
+            if view.state is State.ASLEEP and view.wakes_on_request and view.wake_at <= now:
+                self._transitions[instance].wake_soon(LOAD)
+                return
 
     def _notify(self) -> None:
         self._changed.set()
