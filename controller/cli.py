@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import shlex
 import sys
@@ -14,11 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from controller.config.json_schema import render
 from controller.config.load import load
 from controller.config.mistakes import ConfigError
 from controller.config.model import Config
-from controller.config.schema import ConfigFile, LaunchSection
+from controller.config.schema import LaunchSection
 from controller.launch import report
+from controller.launch.exclusion import AtWork
 from controller.launch.operations import Operations, UnknownName, kill_sessions, sessions_of
 from controller.launch.progress import say
 from controller.launch.tmux import Tmux, TmuxError
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, UnknownName) as mistaken:
         say(err, str(mistaken))
         return MISTAKEN
-    except (TmuxError, StateError) as failed:
+    except (AtWork, TmuxError, StateError) as failed:
         say(err, str(failed))
         return FAILED
     except KeyboardInterrupt:
@@ -59,7 +60,7 @@ def act(options: argparse.Namespace, out: Console) -> int:
         say(out, f"torpor {version()}")
         return OK
     if options.schema:
-        say(out, json.dumps(ConfigFile.model_json_schema(), indent=2))
+        say(out, render().rstrip())
         return OK
     file = Path(options.config)
     if options.kill_all or options.list_sessions:

@@ -12,6 +12,7 @@ SECRET_NAME = re.compile(
     r"(?:(?:^|[_-])(?:keys?|token|auth|pwd)|apikeys?|password|passwd|passphrase|secret|credentials?)[_-]?\d*$",
     re.IGNORECASE,
 )
+WORKING_FOLDERS = frozenset({"PWD", "OLDPWD"})
 URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -22,7 +23,8 @@ class Mask:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def value(self, name: str, content: str) -> str:
-        return HIDDEN if content and SECRET_NAME.search(name) else self._text(content, HIDDEN)
+        secret = name not in WORKING_FOLDERS and SECRET_NAME.search(name)
+        return HIDDEN if content and secret else self._text(content, HIDDEN)
 
     def words(self, argv: Sequence[str]) -> tuple[str, ...]:
         """An argv to show. What follows a flag such as ``--api-key`` is hidden up to the next flag."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from controller.config.model import FRONTEND, Config
 from controller.config.schema import LaunchSection
 from controller.launch import logs, plan, process_tree, report
+from controller.launch.exclusion import alone
 from controller.launch.launcher import Launcher, Outcome, State
 from controller.launch.progress import progress, say
 from controller.launch.sessions import close_session
@@ -22,6 +23,7 @@ from controller.launch.unit import Unit, frontend_command, frontend_unit, owner_
 from runtime.engines.control import open_client
 from state.database import open_database
 from state.launches import Launches
+from state.sleep_marks import SleepMarks
 
 OK, FAILED = 0, 1
 
@@ -77,8 +79,8 @@ class Operations:
         return FAILED if left or any(problems.values()) else OK
 
     async def status(self) -> int:
-        async with open_client() as client:
-            rows = await Survey(self._config, self.units, self._tmux, client).rows()
+        async with open_client() as client, open_database(self._config.state_url) as database:
+            rows = await Survey(self._config, self.units, self._tmux, client, SleepMarks(database)).rows()
         report.table(self._out, rows)
         return OK if all(row.healthy for row in rows) else FAILED
 
@@ -127,8 +129,8 @@ class Operations:
     @asynccontextmanager
     async def _fleet(self) -> AsyncIterator[tuple[Launcher, Survey]]:
         await asyncio.to_thread(self._tmux.panes)  # tmux missing is said before anything else is tried
-        async with open_client() as client, open_database(self._config.state_url) as database:
-            survey = Survey(self._config, tuple(self._every.values()), self._tmux, client)
+        async with alone(self._config.file), open_client() as client, open_database(self._config.state_url) as database:
+            survey = Survey(self._config, tuple(self._every.values()), self._tmux, client, SleepMarks(database))
             with progress(self._out) as display:
                 yield Launcher(self._config, survey, self._tmux, Launches(database), display), survey
 

@@ -9,10 +9,8 @@ from enum import Enum
 
 from controller.launch.tmux import Pane
 from controller.launch.unit import YAML_DIGEST, Unit
+from runtime.engines.kinds import KINDS
 from state.launches import Launch
-
-WITHOUT_GPU = frozenset({"sim", "openai"})
-"""Kinds that use none unless ``gpus`` says so."""
 
 ANY_GPU = "any"
 """An engine that is given no GPU in particular may take memory on each of them."""
@@ -114,7 +112,7 @@ def devices(unit: Unit) -> frozenset[str]:
     if spec.gpus:
         return frozenset(map(str, spec.gpus))
     visible = unit.declared.get("CUDA_VISIBLE_DEVICES", unit.environment.get("CUDA_VISIBLE_DEVICES"))
-    if spec.kind in WITHOUT_GPU:
+    if not KINDS[spec.kind].uses_gpu:
         return frozenset()
     if visible is None:
         return frozenset({ANY_GPU})

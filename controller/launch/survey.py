@@ -13,7 +13,9 @@ from controller.launch.plan import Seen, find
 from controller.launch.readiness import EngineProbe, FrontendProbe, Probe
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit
+from runtime.processes import identity
 from state.launches import Launch
+from state.sleep_marks import SleepMarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,11 @@ class Row:
 class Survey:
     """``units``: what is launched. Instances with a ``url`` are asked too, but have no session."""
 
-    def __init__(self, config: Config, units: Sequence[Unit], tmux: Tmux, client: httpx2.AsyncClient) -> None:
+    def __init__(
+        self, config: Config, units: Sequence[Unit], tmux: Tmux, client: httpx2.AsyncClient, marks: SleepMarks
+    ) -> None:
         self._config = config
+        self._marks = marks
         self._units = {unit.name: unit for unit in units}
         self._tmux = tmux
         self.probes: dict[str, Probe] = {instance.name: EngineProbe(instance, client) for instance in config.instances}
@@ -78,13 +83,21 @@ class Survey:
     async def _state(self, name: str, seen: Seen) -> tuple[str, bool]:
         if seen.pane is not None and not seen.pane.dead:
             if seen.healthy:
-                return ("asleep" if await self.probes[name].is_asleep() else "ready"), True
+                return ("asleep" if await self._asleep(name, seen.pane) else "ready"), True
             return ("no answer" if seen.healthy is None else "starting"), False
         if seen.serving:
             return "ready, outside tmux", True
         if seen.strange is not None:
             return "not running; its session is another's", False
         return (f"died ({seen.pane.status or 'how is not known'})" if seen.pane is not None else "not running"), False
+
+    async def _asleep(self, name: str, pane: Pane) -> bool:
+        """By the engine's own word; where it cannot be asked, by the gateway's mark about the process that runs."""
+        asleep = await self.probes[name].is_asleep()
+        if asleep is not None or name == FRONTEND:
+            return bool(asleep)
+        mark = (await self._marks.all()).get(name)
+        return mark is not None and mark.process == await asyncio.to_thread(identity, pane.pid)
 
     async def _look(self, unit: Unit, panes: Sequence[Pane], record: Launch | None) -> Seen:
         pane, strange = find(unit, panes)

@@ -21,13 +21,17 @@ from runtime.engines.vllm.client import VllmEngine
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``command`` is None for a kind that can be routed to but not started from a model name alone."""
+    """``command`` is None for a kind that can be routed to but not started from a model name alone.
+
+    ``uses_gpu``: without a word about GPUs in the YAML it takes any, and is started after those that do so too.
+    """
 
     connect: Callable[[EngineSpec, httpx2.AsyncClient, float], Engine]
     facts: Callable[[str, Sequence[str]], ArgumentFacts]
     sleep_obstacle: Callable[[Sequence[str], Mapping[str, str], bool], str | None]
     command: Callable[[EngineSpec], Command] | None
     can_sleep: bool = True
+    uses_gpu: bool = True
 
 
 def _connect_sglang(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float) -> Engine:
@@ -37,8 +41,10 @@ def _connect_sglang(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: 
 KINDS: Mapping[str, Kind] = {
     "vllm": Kind(VllmEngine, vllm_command.facts, vllm_command.sleep_obstacle, vllm_command.command),
     "sglang": Kind(_connect_sglang, sglang_command.facts, sglang_command.sleep_obstacle, sglang_command.command),
-    "openai": Kind(OpenAIEngine, openai_command.facts, openai_command.sleep_obstacle, None, can_sleep=False),
-    "sim": Kind(sim_client.connect, sim_command.facts, sim_command.sleep_obstacle, sim_command.command),
+    "openai": Kind(
+        OpenAIEngine, openai_command.facts, openai_command.sleep_obstacle, None, can_sleep=False, uses_gpu=False
+    ),
+    "sim": Kind(sim_client.connect, sim_command.facts, sim_command.sleep_obstacle, sim_command.command, uses_gpu=False),
 }
 
 SYNONYMS: Mapping[str, str] = {"sgl": "sglang"}

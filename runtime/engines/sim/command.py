@@ -12,7 +12,7 @@ from runtime.engines.vllm import command as vllm
 
 
 def command(spec: EngineSpec) -> Command:
-    argv = [sys.executable, "-m", "runtime.engines.sim", "--model", spec.model, *spec.args]
+    argv = [sys.executable, "-P", "-m", "runtime.engines.sim", "--model", spec.model, *spec.args]
     if option(spec.args, "--host") is None:
         argv += ["--host", spec.host]
     if option(spec.args, "--port") is None:

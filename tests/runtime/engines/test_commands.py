@@ -28,7 +28,7 @@ def spec(kind: str, args: str = "", **others: Any) -> EngineSpec:
 
 VLLM = "/venv/bin/python -m vllm.entrypoints.openai.api_server --model org/m"
 SGLANG = "/venv/bin/python -m sglang.launch_server --model-path org/m"
-SIM = f"{sys.executable} -m runtime.engines.sim --model org/m"
+SIM = f"{sys.executable} -P -m runtime.engines.sim --model org/m"
 HERE = "--host 127.0.0.1 --port 9000"
 DEV = {"VLLM_SERVER_DEV_MODE": "1"}
 
