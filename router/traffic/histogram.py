@@ -7,10 +7,10 @@ from array import array
 from collections.abc import Iterator
 
 FIRST_EXPONENT, LAST_EXPONENT = -4, 4
-"""From 0.1 ms to 10,000 s; what is outside counts in the first or last bucket."""
+"""From 0.1 ms to 10,000 s; what is below counts in the first bucket, what is above in the last."""
 
 PER_DECADE = 60
-BUCKETS = (LAST_EXPONENT - FIRST_EXPONENT) * PER_DECADE + 1
+BUCKETS = (LAST_EXPONENT - FIRST_EXPONENT) * PER_DECADE + 2
 EXPORTED_PER_DECADE = 3
 
 

@@ -54,18 +54,18 @@ class ModelTraffic:
 
     def begin(self, arrived: float) -> Tracked:
         """Count a request in. ``arrived``: when its first byte came, on the monotonic clock."""
+        now = self._monitor.clock()
         self.total += 1
         self.in_flight += 1
-        self._touch()
-        self._count(REQUESTS)
+        self._touch(now)
+        self._count(now, REQUESTS)
         return Tracked(self, arrived)
 
     def rate(self, window: float) -> float:
         """Requests per second over the last ``window`` seconds."""
         if self._rings is None:
             return 0.0
-        seconds, minutes = self._rings
-        ring = seconds if window <= SECONDS_KEPT - 1 else minutes
+        ring = self._rings[0] if window <= SECONDS_KEPT else self._rings[1]
         return ring.total(REQUESTS, self._monitor.clock(), window) / window
 
     def history(self, window: int) -> list[dict[str, float]]:
@@ -77,7 +77,7 @@ class ModelTraffic:
         offset = self._monitor.wall() - now
         return [
             {"time": start + offset, **dict(zip(SERIES, values, strict=True))}
-            for start, values in ring.history(now, -(-window // ring.step))
+            for start, values in ring.history(now, -(-window // ring.step) + 1)  # the one the window cuts is in it
             if any(values)
         ]
 
@@ -101,23 +101,23 @@ class ModelTraffic:
         self.latency.add(duration)
         if outcome is Outcome.SUCCESSFUL:
             self.successful_latency += duration
-        self._touch()
-        self._count(_OUTCOME_SERIES[outcome])
-        self._count(DURATION, duration)
+        self._touch(now)
+        self._count(now, _OUTCOME_SERIES[outcome])
+        self._count(now, DURATION, duration)
         if prompt_tokens or completion_tokens:
-            self._count(TOKENS, prompt_tokens + completion_tokens)
+            self._count(now, TOKENS, prompt_tokens + completion_tokens)
 
     def now(self) -> float:
         return self._monitor.clock()
 
-    def _touch(self) -> None:
-        self.last_activity = self._monitor.clock()
+    def _touch(self, now: float) -> None:
+        self.last_activity = now
         self.last_activity_wall = self._monitor.wall()
 
-    def _count(self, series: int, amount: float = 1.0) -> None:
+    def _count(self, now: float, series: int, amount: float = 1.0) -> None:
         if self._rings is None:  # a model that is never asked takes no memory
-            self._rings = Ring(1, SECONDS_KEPT, len(SERIES)), Ring(60, MINUTES_KEPT, len(SERIES))
-        now = self._monitor.clock()
+            # One bucket more than a whole window has, for the one that its start cuts.
+            self._rings = Ring(1, SECONDS_KEPT + 1, len(SERIES)), Ring(60, MINUTES_KEPT + 1, len(SERIES))
         for ring in self._rings:
             ring.add(series, now, amount)
 
