@@ -6,8 +6,12 @@ import json
 import math
 from collections.abc import Mapping
 
+from starlette.responses import Response
+from starlette.types import Scope
+
 from controller.fleet import errors as fleet
 from router.errors import BadUpstream, Conflict, GatewayError, Internal, Unavailable, UpstreamTimeout
+from router.proxy.headers import REQUEST_ID, request_id
 from runtime.engines import base as engines
 from state.database import StateError
 
@@ -51,6 +55,14 @@ def gateway_error(error: Exception) -> GatewayError:
 
 def is_expected(error: Exception) -> bool:
     return isinstance(error, GatewayError | fleet.FleetError | engines.EngineError | StateError)
+
+
+def response(error: Exception, scope: Scope) -> Response:
+    """The whole answer to a request that cannot be served."""
+    found = gateway_error(error)
+    answer = Response(body(found, scope["path"]), found.status, media_type="application/json")
+    answer.raw_headers.extend([*headers(found), (REQUEST_ID, request_id(scope["headers"]))])
+    return answer
 
 
 def body(error: GatewayError, path: str) -> bytes:

@@ -6,6 +6,7 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router import envelope
 from router.errors import NotAuthenticated
 from router.proxy.body import header
 
@@ -20,13 +21,16 @@ class KeyGuard:
         self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            given = presented_key(scope)
-            if not given:
-                raise NotAuthenticated("This gateway wants a key: Authorization: Bearer …", "missing_api_key")
-            if not hmac.compare_digest(given, self._key):
-                raise NotAuthenticated("The key is not right.", "invalid_api_key")
-        await self._app(scope, receive, send)
+        refusal = self._refusal(scope) if scope["type"] == "http" and scope["path"] not in OPEN_PATHS else None
+        await (self._app if refusal is None else envelope.response(refusal, scope))(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> NotAuthenticated | None:
+        given = presented_key(scope)
+        if not given:
+            return NotAuthenticated("This gateway wants a key: Authorization: Bearer …", "missing_api_key")
+        if not hmac.compare_digest(given, self._key):
+            return NotAuthenticated("The key is not right.", "invalid_api_key")
+        return None
 
 
 def presented_key(scope: Scope) -> bytes:

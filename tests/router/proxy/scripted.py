@@ -1,0 +1,171 @@
+"""An engine that keeps every request as it came and answers what a test wrote, byte by byte; and a raw client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httptools
+
+from tests.router.gateway import Gateway, Sim, gateway
+
+LIST = b'{"object":"list","data":[]}'
+
+
+@dataclass
+class Received:
+    """One request as it came. ``connection`` numbers the connections from 1."""
+
+    connection: int
+    target: bytes = b""
+    method: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytes = b""
+    complete: bool = False
+
+    def all(self, name: str) -> list[bytes]:
+        return [value for key, value in self.headers if key.lower() == name.encode()]
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+Script = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
+
+
+def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", "content-type: application/json", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+class Scripted:
+    """``script`` answers each POST; whatever else is asked gets an empty list."""
+
+    def __init__(self, script: Script | bytes) -> None:
+        self.received: list[Received] = []
+        self.connections = 0
+        self.open = 0
+        self._script = script
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        number = self.connections
+        try:
+            while (request := await _read(reader, number)) is not None:
+                if request.method == b"GET":
+                    writer.write(answer(LIST))
+                    continue
+                self.received.append(request)
+                if isinstance(self._script, bytes):
+                    writer.write(self._script)
+                else:
+                    await self._script(request, writer)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+async def _read(reader: asyncio.StreamReader, number: int) -> Received | None:
+    request = Received(number)
+    parser = httptools.HttpRequestParser(request)
+    while not request.complete:
+        data = await reader.read(65_536)
+        if not data:
+            return None
+        parser.feed_data(data)
+    request.method = parser.get_method()
+    return request
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What ``gateway`` wants of an engine: its entry in the YAML."""
+
+    yaml: Mapping[str, Any]
+
+    @property
+    def spec(self) -> _Entry:
+        return self
+
+    url: str = ""
+
+    def entry(self, url: str) -> dict[str, Any]:
+        return {"name": "one", "model": "one", "engine": "openai", "url": url, **self.yaml}
+
+
+@contextlib.asynccontextmanager
+async def scripted(
+    folder: Path,
+    script: Script | bytes,
+    yaml: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> AsyncIterator[tuple[Gateway, Scripted]]:
+    """A gateway over one such engine, called ``one``; ``yaml`` is added to its entry."""
+    engine = Scripted(script)
+    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        entry = cast(Sim, _Entry(yaml or {}, url))
+        async with gateway(folder, {"one": entry}, environment, **sections) as running:
+            yield running, engine
+    finally:
+        server.close()
+
+
+class Raw:
+    """A client that writes and reads bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, head: str, body: bytes = b"") -> None:
+        self.writer.write(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+        await self.writer.drain()
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        await self.ask(f"POST {path} HTTP/1.1\nhost: x\ncontent-length: {len(data)}", data)
+
+    async def head(self, seconds: float = 10.0) -> str:
+        async with asyncio.timeout(seconds):
+            return (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
+
+    async def rest(self, seconds: float = 10.0) -> bytes:
+        """All that comes until the connection is closed."""
+        async with asyncio.timeout(seconds):
+            try:
+                return await self.reader.read()
+            except ConnectionError:
+                return b""
+
+
+@contextlib.asynccontextmanager
+async def raw(gateway: Gateway) -> AsyncIterator[Raw]:
+    port = int(gateway.url.rstrip("/").rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
