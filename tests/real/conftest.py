@@ -45,6 +45,7 @@ class Fleet:
     file: Path
     ports: dict[str, int]
     environment: dict[str, str]
+    http: httpx2.Client
 
     def launch(self, *options: str, seconds: float = LAUNCH_SECONDS) -> subprocess.CompletedProcess[str]:
         """``launch.py`` as a user without a terminal runs it."""
@@ -71,7 +72,7 @@ class Fleet:
 
     def metric(self, name: str, sample: str, **labels: str) -> float:
         """The sum of the samples that carry ``labels``, on the engine's own page or the router's."""
-        page = httpx2.get(f"{self.url(name)}/metrics", timeout=10).text
+        page = self.http.get(f"{self.url(name)}/metrics").text
         return sum(
             found.value
             for family in text_string_to_metric_families(page)
@@ -85,16 +86,16 @@ class Fleet:
 
     def sleeps(self, name: str) -> bool:
         """The engine's own word."""
-        return bool(httpx2.get(f"{self.url(name)}/is_sleeping", timeout=10).json()["is_sleeping"])
+        return bool(self.http.get(f"{self.url(name)}/is_sleeping").json()["is_sleeping"])
 
     def state(self, name: str) -> str:
         """The gateway's word."""
-        models = httpx2.get(f"{self.url('frontend')}/models", timeout=10).json()["models"]
+        models = self.http.get(f"{self.url('frontend')}/models").json()["models"]
         return next(str(one["state"]) for model in models.values() for one in model["instances"] if one["name"] == name)
 
     def sleep(self, name: str) -> httpx2.Response:
         """Put to sleep by hand, through the gateway."""
-        return httpx2.post(f"{self.url('frontend')}/model/sleep/{name}", timeout=60)
+        return self.http.post(f"{self.url('frontend')}/model/sleep/{name}")
 
 
 def until(true: Callable[[], bool], seconds: float) -> float:
@@ -160,7 +161,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     environment = {**os.environ, "TMUX_TMPDIR": str(sockets)}
     environment.pop("TMUX", None)
     ports = {name: free_port() for name in ("fast", "slow", "frontend")}
-    fleet = Fleet(tmp_path_factory.mktemp("fleet") / "fleet.yaml", ports, environment)
+    http = httpx2.Client(timeout=60)
+    fleet = Fleet(tmp_path_factory.mktemp("fleet") / "fleet.yaml", ports, environment, http)
     write(fleet.file, ports)
     started: set[psutil.Process] = set()
     try:
@@ -174,6 +176,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         subprocess.run(["tmux", "-L", "default", "kill-server"], env=environment, capture_output=True, check=False)
         for process in alive(started):
             process.kill()
+        http.close()
         shutil.rmtree(sockets, ignore_errors=True)
 
 

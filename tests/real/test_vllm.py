@@ -119,7 +119,7 @@ def test_responses_stream(client: OpenAI) -> None:
 def test_messages_stream(fleet: Fleet) -> None:
     """The Messages API passes through with its named events, from the first to the last."""
     ask = {"model": "fast", "max_tokens": 16, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
-    answer = httpx2.post(f"{fleet.url('frontend')}/v1/messages", json=ask, timeout=60)
+    answer = fleet.http.post(f"{fleet.url('frontend')}/v1/messages", json=ask)
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
     assert (events[0]["type"], events[-1]["type"]) == ("message_start", "message_stop")
@@ -137,9 +137,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
 def test_the_engines_400_comes_through_unchanged(fleet: Fleet, client: OpenAI) -> None:
     """Byte for byte what the engine says when asked directly; the client raises ``BadRequestError``."""
     ask = {"model": "fast", "prompt": PROMPT, "max_tokens": 100_000}
-    direct, routed = (
-        httpx2.post(f"{fleet.url(name)}/v1/completions", json=ask, timeout=60) for name in ("fast", "frontend")
-    )
+    direct, routed = (fleet.http.post(f"{fleet.url(name)}/v1/completions", json=ask) for name in ("fast", "frontend"))
     assert (routed.status_code, routed.content) == (direct.status_code, direct.content)
     with pytest.raises(openai.BadRequestError, match="max_model_len"):
         complete(client, "fast", tokens=100_000)
@@ -148,7 +146,7 @@ def test_the_engines_400_comes_through_unchanged(fleet: Fleet, client: OpenAI) -
 def test_embeddings_of_a_model_that_has_none(fleet: Fleet, client: OpenAI) -> None:
     """404 in the engine's own words; the client raises ``NotFoundError``."""
     ask = {"model": "fast", "input": "Hello"}
-    routed = httpx2.post(f"{fleet.url('frontend')}/v1/embeddings", json=ask, timeout=60)
+    routed = fleet.http.post(f"{fleet.url('frontend')}/v1/embeddings", json=ask)
     assert (routed.status_code, routed.json()) == (404, {"detail": "Not Found"})
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="fast", input="Hello")
@@ -214,7 +212,7 @@ def test_sleep_waits_for_a_stream(fleet: Fleet, client: OpenAI) -> None:
     with (
         ThreadPoolExecutor() as pool,
         client.completions.create(
-            model="slow", prompt=PROMPT, max_tokens=150, stream=True, stream_options={"include_usage": True}
+            model="slow", prompt=PROMPT, max_tokens=300, stream=True, stream_options={"include_usage": True}
         ) as stream,
     ):
         next(iter(stream))
@@ -226,7 +224,7 @@ def test_sleep_waits_for_a_stream(fleet: Fleet, client: OpenAI) -> None:
         assert asked.result(30).status_code == 200
     assert [piece.choices[0].finish_reason for piece in pieces if piece.choices][-1] == "length"
     assert pieces[-1].usage is not None
-    assert pieces[-1].usage.completion_tokens == 150
+    assert pieces[-1].usage.completion_tokens == 300
     assert fleet.sleeps("slow")
 
 
@@ -303,6 +301,6 @@ def test_kill_all_leaves_no_process_behind(fleet: Fleet) -> None:
     assert fleet.pids() == {}
     for name in fleet.ports:
         with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{fleet.url(name)}/health", timeout=5)
+            fleet.http.get(f"{fleet.url(name)}/health")
     assert fleet.launch("--kill-all").returncode == 0
     assert fleet.launch("--status").returncode == 1
