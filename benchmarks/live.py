@@ -116,6 +116,7 @@ def view(client: Watched, name: str, load: str, *, plain: bool) -> Iterator[View
         yield shown
         shown.show()
         return
+    console.print()  # tmux moves all up by a line when the program has ended, to say so
     with Live(console=console, auto_refresh=False, transient=False) as live:
         shown = View(client, name, load, console, live)
         shown.show()

@@ -72,6 +72,8 @@ class Orchestra:
 
     def play(self, command: Sequence[str]) -> None:
         """Start all, let them begin together, wait for the last. Raises ``CannotRun`` with none left running."""
+        for target in self._targets:
+            self._place.close(target.session)  # an older run's
         try:
             for target in self._targets:
                 self._place.start(target.session, [*command, *self._words(target)])

@@ -28,7 +28,10 @@ class CannotRun(Exception):
 
 
 class Place(Protocol):
-    """Clients are known by their sessions' names. ``stop`` asks one to end; ``close`` leaves nothing of it."""
+    """Clients are known by their sessions' names. ``stop`` asks one to end; ``close`` leaves nothing of it.
+
+    ``start`` and ``close`` raise ``CannotRun``.
+    """
 
     def start(self, session: str, argv: Sequence[str]) -> None: ...
 
@@ -51,7 +54,6 @@ class Sessions:
 
     def start(self, session: str, argv: Sequence[str]) -> None:
         try:
-            self.close(session)
             self._open(session, argv)
         except (TmuxError, HandoverFailed, OSError) as failed:
             raise CannotRun(str(failed)) from failed

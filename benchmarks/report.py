@@ -46,8 +46,12 @@ class Run:
         return self.tally is not None and self.tally.finished > 0 and not self.tally.failed
 
     @property
-    def agrees(self) -> bool | None:
-        return None if self.rows is None else all(row.agrees for row in self.rows)
+    def counts_agree(self) -> bool | None:
+        return None if self.rows is None else all(row.agrees for row in self.rows if row.is_count)
+
+    @property
+    def times_agree(self) -> bool | None:
+        return None if self.rows is None else all(row.agrees for row in self.rows if not row.is_count)
 
 
 def total(runs: Sequence[Run]) -> tuple[Tally, float]:
@@ -92,11 +96,15 @@ def show_comparison(console: Console, runs: Sequence[Run]) -> None:
     console.print(table)
     if any(run.rows is not None and not any(row.of == "latency p50" for row in run.rows) for run in runs):
         say(console, "Percentiles are not compared where the router had served requests before this run.")
-    differing = [run.model for run in runs if run.agrees is False]
-    if differing:
-        say(console, f"The router and the client DIFFER: {', '.join(differing)}. Does somebody else use it?")
-    else:
-        say(console, "The router and the client agree.")
+    say(console, _verdict("Requests and tokens", [run.model for run in runs if run.counts_agree is False]))
+    if any(row.of.startswith("latency") for run in runs for row in run.rows or ()):
+        say(console, _verdict("Times (within 5 %)", [run.model for run in runs if run.times_agree is False]))
+
+
+def _verdict(what: str, differing: Sequence[str]) -> str:
+    if not differing:
+        return f"{what}: client and router agree."
+    return f"{what}: client and router DIFFER for {', '.join(differing)}. See docs/benchmarking.md."
 
 
 def document(load: Load, base_url: str, config: str, runs: Sequence[Run]) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def _model(run: Run) -> dict[str, Any]:
     }
     if run.rows is not None:
         rows = {row.of: {"client": row.client, "router": row.router, "agrees": row.agrees} for row in run.rows}
-        found["router"] = {"agrees": run.agrees, **rows}
+        found["router"] = {"counts_agree": run.counts_agree, "times_agree": run.times_agree, **rows}
     return found
 
 
