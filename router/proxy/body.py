@@ -31,8 +31,8 @@ class Peek:
 
 
 class _Json(msgspec.Struct):
-    model: Any = msgspec.UNSET
-    stream: Any = None
+    model: msgspec.Raw = msgspec.Raw()
+    stream: msgspec.Raw = msgspec.Raw()
 
 
 async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -102,6 +102,7 @@ def header(scope: Scope, name: bytes) -> bytes:
 
 
 _decoder = msgspec.json.Decoder(_Json)
+_name_decoder = msgspec.json.Decoder(str)
 
 
 def _peek_json(body: bytes) -> Peek:
@@ -113,11 +114,15 @@ def _peek_json(body: bytes) -> Peek:
         raise InvalidRequest(f"The body is not valid JSON: {broken}", "invalid_json") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.", "invalid_json") from None
-    if found.model is msgspec.UNSET:
+    if not bytes(found.model):
         raise InvalidRequest("The parameter 'model' is missing.", "missing_parameter", param="model")
-    if not isinstance(found.model, str) or not found.model:
+    try:
+        model = _name_decoder.decode(found.model)
+    except msgspec.ValidationError:
+        model = ""
+    if not model:
         raise InvalidRequest("The parameter 'model' must be a model's name.", "invalid_parameter", param="model")
-    return Peek(found.model, found.stream is True)
+    return Peek(model, bytes(found.stream) == b"true")
 
 
 def _peek_form(content_type: bytes, body: bytes) -> Peek:

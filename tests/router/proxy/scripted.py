@@ -25,8 +25,12 @@ class Received:
     target: bytes = b""
     method: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    body: bytes = b""
+    pieces: list[bytes] = field(default_factory=list)
     complete: bool = False
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
 
     def all(self, name: str) -> list[bytes]:
         return [value for key, value in self.headers if key.lower() == name.encode()]
@@ -38,7 +42,7 @@ class Received:
         self.headers.append((name, value))
 
     def on_body(self, data: bytes) -> None:
-        self.body += data
+        self.pieces.append(data)
 
     def on_message_complete(self) -> None:
         self.complete = True
