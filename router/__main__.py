@@ -16,6 +16,7 @@ from controller.config.mistakes import ConfigError
 from controller.config.model import Config
 from router.app import create_app
 from router.routes.health import torpor_version
+from router.server.protocol import DirectProtocol
 
 log = logging.getLogger("router")
 
@@ -46,8 +47,9 @@ def serve(config: Config, host: str, port: int) -> int:
             host=host,
             port=port,
             loop="uvloop",
-            http="httptools",
+            http=DirectProtocol,
             ws="none",
+            proxy_headers=False,
             lifespan="on",
             access_log=False,
             server_header=False,

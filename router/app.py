@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controller.config.model import Config
 from controller.fleet.errors import FleetError
@@ -17,7 +19,7 @@ from router import envelope
 from router.auth.guard import KeyGuard
 from router.balancing import LeastInFlight
 from router.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
-from router.lifespan import Gateway, open_gateway
+from router.lifespan import Live, open_gateway
 from router.metrics import GatewayMetrics
 from router.proxy.pipeline import Pipeline
 from router.routes.documents import document_endpoints
@@ -30,17 +32,48 @@ from router.routes.traffic import traffic_endpoints
 from runtime.engines.base import EngineError
 from state.database import StateError
 
+log = logging.getLogger(__name__)
 
-def create_app(config: Config) -> Starlette:
+
+class Gateway(Starlette):
+    """A Starlette application whose engine paths are answered ahead of its routing, which costs more than they do."""
+
+    shortcuts: Mapping[str, ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shortcut = self.shortcuts.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if shortcut is None:
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            await shortcut(scope, receive, send)
+        except Exception as error:
+            if not envelope.is_expected(error):
+                log.exception("serving %s broke", scope["path"])
+            await envelope.response(error, scope)(scope, receive, send)
+
+
+def shortcuts(table: Sequence[Endpoint], key: str | None) -> Mapping[str, ASGIApp]:
+    """The routes that are ASGI applications and have no parameters, behind the key if there is one."""
+    found: dict[str, ASGIApp] = {}
+    for endpoint in table:
+        if isinstance(endpoint.handler, Pipeline):
+            found[endpoint.path] = KeyGuard(endpoint.handler, key) if key else endpoint.handler
+    return found
+
+
+def create_app(config: Config) -> Gateway:
     """The gateway as an ASGI application. Its routes exist once its lifespan has begun."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Gateway) -> AsyncIterator[None]:
         async with open_gateway(config) as gateway:
-            app.router.routes.extend(endpoint.route() for endpoint in endpoints(config, gateway))
+            table = endpoints(config, gateway)
+            app.router.routes.extend(endpoint.route() for endpoint in table)
+            app.shortcuts = shortcuts(table, config.api_key)
             yield
 
-    app = Starlette(
+    app = Gateway(
         lifespan=lifespan,
         middleware=[Middleware(KeyGuard, key=config.api_key)] if config.api_key else [],
         exception_handlers={
@@ -56,7 +89,7 @@ def create_app(config: Config) -> Starlette:
     return app
 
 
-def endpoints(config: Config, gateway: Gateway) -> list[Endpoint]:
+def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
     """The whole route table. More particular paths come before those that take any name."""
     fleet, traffic = gateway.fleet, gateway.traffic
     max_body = int(config.router.max_body_mb * 1_000_000)
@@ -72,10 +105,7 @@ def endpoints(config: Config, gateway: Gateway) -> list[Endpoint]:
 
 
 async def _render(request: Request, error: Exception) -> Response:
-    found = envelope.gateway_error(error)
-    response = Response(envelope.body(found, request.scope["path"]), found.status, media_type="application/json")
-    response.raw_headers.extend(envelope.headers(found))
-    return response
+    return envelope.response(error, request.scope)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:

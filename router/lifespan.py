@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.service import open_fleet
-from router.proxy.pool import IDLE_SECONDS, Pool, Timeouts
+from router.proxy.pool import Pool, Timeouts
 from router.sleep.manager import SleepManager
 from router.traffic.monitor import TrafficMonitor
 
 
-class Gateway:
+class Live:
     """The live objects that the routes work with."""
 
     def __init__(self, config: Config, fleet: Fleet) -> None:
@@ -25,19 +25,14 @@ class Gateway:
             name: Pool(instance.config.spec.base_url, Timeouts()) for name, instance in fleet.instances.items()
         }
 
-    async def drop_idle_connections(self) -> None:
-        while True:
-            await asyncio.sleep(IDLE_SECONDS)
-            for pool in self.pools.values():
-                pool.drop_idle()
-
 
 @asynccontextmanager
-async def open_gateway(config: Config) -> AsyncIterator[Gateway]:
+async def open_gateway(config: Config) -> AsyncIterator[Live]:
     """Every instance has been looked at when this opens. At the end, what still runs for clients is closed."""
     async with open_fleet(config) as fleet:
-        gateway = Gateway(config, fleet)
-        loops = [asyncio.create_task(gateway.sleep.run()), asyncio.create_task(gateway.drop_idle_connections())]
+        gateway = Live(config, fleet)
+        loops = [asyncio.create_task(gateway.sleep.run())]
+        loops += [asyncio.create_task(pool.sweep()) for pool in gateway.pools.values()]
         try:
             yield gateway
         finally:

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from starlette.types import Receive
+from types import TracebackType
 
 from router.proxy.body import ClientGone
+from router.proxy.door import Door
 
 
 class Departure:
-    def __init__(self) -> None:
+    """Raises ``ClientGone`` inside its block as soon as the client has left. To be entered once the body is read."""
+
+    __slots__ = ("_door", "_task", "gone")
+
+    def __init__(self, door: Door) -> None:
         self.gone = False
+        self._door = door
         self._task = asyncio.current_task()
-        self._watched = True
 
-    def ignore(self) -> None:
-        """From here on the client's leaving changes nothing: the last byte is on its way."""
-        self._watched = False
+    def __enter__(self) -> Departure:
+        self._door.watch(self._left)
+        return self
 
-    async def watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if self._watched and self._task is not None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._door.close()
+        if self.gone and self._task is not None:
+            left = self._task.uncancel() == 0
+            if left and isinstance(error, asyncio.CancelledError):
+                raise ClientGone from None
+
+    def _left(self) -> None:
+        if self._task is not None and not self.gone:
             self.gone = True
             self._task.cancel()
-
-
-@asynccontextmanager
-async def departure(receive: Receive) -> AsyncIterator[Departure]:
-    """Raise ``ClientGone`` inside as soon as the client has left. To be entered once the body is read."""
-    leaving = Departure()
-    watcher = asyncio.create_task(leaving.watch(receive))
-    try:
-        yield leaving
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if leaving.gone and task is not None and task.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    finally:
-        leaving.ignore()
-        watcher.cancel()

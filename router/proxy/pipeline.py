@@ -15,11 +15,12 @@ from router import envelope
 from router.errors import BadUpstream, GatewayError, ModelNotFound, UpstreamTimeout
 from router.proxy import body as bodies
 from router.proxy.body import ClientGone, Peek
-from router.proxy.departure import Departure, departure
-from router.proxy.headers import request_head, request_id, response_headers
+from router.proxy.departure import Departure
+from router.proxy.door import Door, door_of
+from router.proxy.exchange import Exchange
+from router.proxy.headers import request_head, request_id
 from router.proxy.pool import Pool
-from router.proxy.tokens import Tail
-from router.proxy.upstream import Broken, ConnectFailed, Dropped, Silent, Upstream, UpstreamError
+from router.proxy.upstream import ConnectFailed, Dropped, Silent, UpstreamError
 from router.traffic.monitor import Outcome, Tracked, TrafficMonitor
 
 log = logging.getLogger(__name__)
@@ -51,17 +52,19 @@ class Pipeline:
             route = self._routes.get(peeked.model)
             if route is None:
                 raise ModelNotFound(peeked.model)
-            request = Request(scope, send, route, peeked, body, self._traffic.models[route.model].begin(arrived))
-            async with departure(receive) as leaving:
-                await self._serve(request, leaving)
+            door = door_of(scope, receive, send)
+            tracked = self._traffic.models[route.model].begin(arrived)
+            with Departure(door) as leaving:
+                await self._serve(Request(scope, door, route, peeked, body, tracked), leaving)
         except ClientGone:
             return
 
     async def _serve(self, request: Request, leaving: Departure) -> None:
-        outcome, status = Outcome.FAILED, 500
+        outcome, status, tokens = Outcome.FAILED, 500, (0, 0)
         try:
-            status, finished = await self._forward(request, leaving)
-            outcome = Outcome.SUCCESSFUL if finished and status < 400 else Outcome.FAILED
+            exchange, whole = await self._forward(request)
+            status, tokens = exchange.status, exchange.tail.usage()
+            outcome = Outcome.SUCCESSFUL if whole and status < 400 else Outcome.FAILED
         except asyncio.CancelledError:
             outcome, status = (Outcome.CANCELLED, 499) if leaving.gone else (Outcome.FAILED, 503)
             raise
@@ -69,97 +72,91 @@ class Pipeline:
             status = envelope.gateway_error(error).status
             raise
         finally:
-            prompt, completion = request.tail.usage()
-            request.tracked.end(outcome, status, prompt, completion)
+            request.tracked.end(outcome, status, *tokens)
 
-    async def _forward(self, request: Request, leaving: Departure) -> tuple[int, bool]:
-        """Try replicas until one takes it. Returns the status sent, and whether the answer came to its end."""
-        candidates = request.route.instances
+    async def _forward(self, request: Request) -> tuple[Exchange, bool]:
+        """Try replicas until one answers. Returns what was exchanged, and whether the answer came to its end."""
+        candidates: Sequence[Instance] = request.route.instances
+        replicas = request.route.replicas
         while True:
-            instance = await self._acquire(request, candidates)
-            pool = self._pools[instance.name]
-            upstream: Upstream | None = None
+            instance = replicas.try_acquire(candidates, self._choose)
+            if instance is None:
+                instance = await self._wait(request, candidates)
+            exchange = Exchange(
+                request.door, request.tracked, request.id, instance.config.name.encode(), request.peeked.stream
+            )
             try:
-                upstream = await self._exchange(request, instance, pool)
-                return await relay(request, instance, upstream, leaving)
-            except ConnectFailed as failed:
-                # Nothing was sent. Let the fleet look at it, and go to a replica that is ready, if there is one.
-                request.route.replicas.look_at(instance)
-                candidates = tuple(one for one in candidates if one is not instance)
-                if not request.route.replicas.ready(candidates):
-                    raise upstream_error(failed) from failed
+                await self._exchange(request, instance, exchange)
+                return exchange, True
             except UpstreamError as failed:
+                if exchange.started:
+                    log.warning("the answer of %s broke off: %s", instance.name, failed)
+                    break_off(request, exchange, failed)
+                    return exchange, False
+                if isinstance(failed, ConnectFailed):
+                    # Nothing was sent. Have it looked at, and go to a replica that is ready, if there is one.
+                    replicas.look_at(instance)
+                    candidates = tuple(one for one in candidates if one is not instance)
+                    if replicas.ready(candidates):
+                        continue
                 raise upstream_error(failed) from failed
             finally:
-                if upstream is not None:
-                    pool.release(upstream)
                 instance.end()
 
-    async def _acquire(self, request: Request, candidates: Sequence[Instance]) -> Instance:
-        replicas = request.route.replicas
-        instance = replicas.try_acquire(candidates, self._choose)
-        if instance is not None:
-            return instance
+    async def _wait(self, request: Request, candidates: Sequence[Instance]) -> Instance:
         tracked = request.tracked
         deadline = tracked.arrived + max(one.config.sleep.wake_timeout_seconds for one in candidates)
         began = tracked.wait_begins()
         try:
-            return await replicas.acquire(candidates, self._choose, deadline)
+            return await request.route.replicas.acquire(candidates, self._choose, deadline)
         finally:
             tracked.wait_ends(began)
 
-    async def _exchange(self, request: Request, instance: Instance, pool: Pool) -> Upstream:
+    async def _exchange(self, request: Request, instance: Instance, exchange: Exchange) -> None:
+        """Send the request on a kept connection if there is one, and see the answer through."""
+        pool = self._pools[instance.name]
         scope = request.scope
         name = request.route.rename[instance]
         body = request.body if name is None else bodies.rename(request.body, request.peeked, name)
         head = request_head(
             scope["method"], target(scope), scope["headers"], instance.config.spec, pool.host, request.id, len(body)
         )
-        return await pool.exchange(head, body)
+        while True:
+            upstream = pool.kept() or await pool.connect()
+            try:
+                upstream.begin(head, body, exchange)
+                await request.door.finish(exchange.done)
+                return
+            except Dropped:
+                if not upstream.reused:
+                    raise
+                # The engine closed a kept connection just as we wrote: it has not seen the request.
+                exchange.done = asyncio.get_running_loop().create_future()
+            finally:
+                pool.release(upstream)
 
 
 class Request:
     """What is known of one request on its way."""
 
-    __slots__ = ("body", "id", "peeked", "route", "scope", "send", "tail", "tracked")
+    __slots__ = ("body", "door", "id", "peeked", "route", "scope", "tracked")
 
-    def __init__(self, scope: Scope, send: Send, route: Route, peeked: Peek, body: bytes, tracked: Tracked) -> None:
+    def __init__(self, scope: Scope, door: Door, route: Route, peeked: Peek, body: bytes, tracked: Tracked) -> None:
         self.scope = scope
-        self.send = send
+        self.door = door
         self.route = route
         self.peeked = peeked
         self.body = body
         self.tracked = tracked
         self.id = request_id(scope["headers"])
-        self.tail = Tail()
 
 
-async def relay(request: Request, instance: Instance, upstream: Upstream, leaving: Departure) -> tuple[int, bool]:
-    """Pass the answer on as it comes. Returns its status, and whether it came to its end.
-
-    One that breaks off is not ended cleanly: the client must be able to tell.
-    """
-    send, tail, status = request.send, request.tail, upstream.status
-    headers = response_headers(upstream.headers, request.id, instance.name.encode(), status >= 400)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    try:
-        chunk = await upstream.read()
-        if chunk and request.peeked.stream:
-            request.tracked.first_token()
-        while chunk:
-            tail.add(chunk)
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            chunk = await upstream.read()
-    except UpstreamError as failed:
-        log.warning("answer of %s broke off: %s", instance.name, failed)
-        if (b"content-type", b"text/event-stream") in [(name, value[:17]) for name, value in upstream.headers]:
-            last = envelope.event(upstream_error(failed), request.scope["path"])
-            await send({"type": "http.response.body", "body": last, "more_body": True})
-        leaving.ignore()
-        return status, False
-    leaving.ignore()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-    return status, True
+def break_off(request: Request, exchange: Exchange, failed: UpstreamError) -> None:
+    """End an answer that has begun. A stream is told why; the client must be able to tell that it is not whole."""
+    last = b""
+    if exchange.is_event_stream:
+        last = envelope.event(upstream_error(failed), request.scope["path"])
+    request.door.break_off(last)
 
 
 def target(scope: Scope) -> bytes:
@@ -176,5 +173,4 @@ def upstream_error(error: UpstreamError) -> GatewayError:
         return BadUpstream(f"The engine cannot be reached: {error}.", "engine_unreachable")
     if isinstance(error, Dropped):
         return BadUpstream(f"The engine gave no answer: {error}.", "engine_disconnected")
-    assert isinstance(error, Broken)
-    return BadUpstream(f"The answer broke off: {error}.", "engine_disconnected")
+    return BadUpstream(f"The engine's answer broke off: {error}.", "engine_disconnected")

@@ -59,8 +59,9 @@ class SleepManager:
             if instance.name in self._unable or not self.is_candidate(instance):
                 continue
             try:
-                settings = instance.config.sleep
-                await self._fleet.transitions[instance.name].sleep(IDLE, settings.drain_timeout_seconds)
+                await self._fleet.transitions[instance.name].sleep(
+                    IDLE, instance.config.sleep.drain_timeout_seconds, wanted=lambda: self.is_candidate(instance)
+                )
             except NotPossible as unable:
                 if instance.state is State.READY:  # it is not its state: it has no way to sleep
                     self._unable.add(instance.name)

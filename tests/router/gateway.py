@@ -35,8 +35,7 @@ from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.state import State
-from router.lifespan import Gateway as Live
-from router.lifespan import open_gateway
+from router.lifespan import Live, open_gateway
 from runtime.engines.sim.engine import Engine
 from runtime.engines.sim.options import SimOptions
 from runtime.engines.sim.server import Served, listen, serving
@@ -237,6 +236,7 @@ async def gateway(
             httpx2.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits, trust_env=False) as client,
         ):
             yield Gateway(config, lives[0], client, sims)
+    gc.collect()  # an exception that nobody fetched is reported here, not in another test
 
 
 @contextlib.asynccontextmanager
@@ -269,7 +269,6 @@ async def no_task_left() -> AsyncIterator[None]:
     finally:
         _ours.set(outer)
     await until(lambda: all(task.done() for task in begun), 2.0)
-    gc.collect()  # an exception that nobody fetched is reported here, not in another test
 
 
 async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
