@@ -78,8 +78,9 @@ def _wake(model: str, replicas: Sequence[View], asleep: Sequence[int], now: floa
     if view.wake_at <= now:
         return Decision(Act.WAKE, (soonest,))
     remaining = view.wake_at - now
-    if view.wake_failures >= GIVE_UP_AFTER:
+    too_late = view.wake_at > deadline
+    if view.wake_failures >= GIVE_UP_AFTER or (view.wake_failures and too_late):
         raise WakeFailed(f"{model!r} cannot be woken: {view.problem}", retry_after=remaining)
-    if view.wake_at > deadline:
+    if too_late:
         raise Unavailable(f"{model!r} has to sleep for another {remaining:.0f} s", retry_after=remaining)
     return Decision(Act.WAIT, (soonest,), until=view.wake_at)

@@ -54,9 +54,10 @@ class Fleet:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Keep looking at every instance while open. The first look is over when this opens."""
-        await asyncio.gather(*(self._look(one) for one in self.transitions.values()))
-        watchers = [asyncio.create_task(self._watch(one)) for one in self.transitions.values()]
+        watchers: list[asyncio.Task[None]] = []
         try:
+            await asyncio.gather(*(self._look(one) for one in self.transitions.values()))
+            watchers += [asyncio.create_task(self._watch(one)) for one in self.transitions.values()]
             yield
         finally:
             for watcher in watchers:

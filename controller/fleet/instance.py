@@ -27,6 +27,15 @@ class Drain:
         self.changed = asyncio.Event()
         self.called_off = False
 
+    async def change(self, seconds: float) -> None:
+        """Wait for the next change, ``seconds`` at most."""
+        self.changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.changed.wait()
+        except TimeoutError:
+            pass
+
 
 class Instance:
     """One engine process as the gateway knows it. Times are on ``clock`` (monotonic) unless they say wall."""
@@ -52,6 +61,7 @@ class Instance:
         self.level = 0
         self.cause = ""
         self.asleep_since = 0.0  # wall: it may be from before this process
+        self.process: str | None = None  # the one that was put to sleep, where that is known
         self.wake_failures = 0
         self.sleeps: Counter[str] = Counter()
         self.wakes: Counter[str] = Counter()
@@ -87,9 +97,9 @@ class Instance:
 
     def remaining_sleep(self) -> float:
         """Seconds it must still sleep by ``min_sleep_duration``; 0 when it may be woken, or is awake."""
-        if self.state is not State.ASLEEP:
+        if self.state not in (State.FALLING_ASLEEP, State.ASLEEP):
             return 0.0
-        return max(0.0, self.asleep_since + self.config.sleep.min_sleep_duration - self.wall())
+        return max(0.0, self.config.sleep.min_sleep_duration - self.sleep_duration())
 
     def sleep_duration(self) -> float:
         """Seconds asleep so far."""
@@ -109,11 +119,11 @@ class Instance:
 
     def enter_falling_asleep(self, mark: SleepMark) -> None:
         self._drain = None
-        self.level, self.cause, self.asleep_since = mark.level, mark.cause, mark.since
+        self._remember(mark)
         self._enter(State.FALLING_ASLEEP)
 
     def enter_asleep(self, mark: SleepMark) -> None:
-        self.level, self.cause, self.asleep_since = mark.level, mark.cause, mark.since
+        self._remember(mark)
         log.info("%s is asleep (level %d, %s)", self.name, mark.level, mark.cause)
         self._enter(State.ASLEEP)
 
@@ -145,6 +155,9 @@ class Instance:
             log.warning("%s has failed: %s", self.name, problem)
         self.problem = problem
         self._enter(State.FAILED)
+
+    def _remember(self, mark: SleepMark) -> None:
+        self.level, self.cause, self.asleep_since, self.process = mark.level, mark.cause, mark.since, mark.process
 
     def _enter(self, state: State) -> None:
         """Tell whoever waits even if nothing changed: they may wait for a look that found the same."""

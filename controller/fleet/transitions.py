@@ -46,11 +46,17 @@ class Transitions:
 
     # -- sleep ---------------------------------------------------------------------------------------------------
 
-    async def sleep(self, cause: str, drain_seconds: float, level: int | None = None) -> None:
+    async def sleep(
+        self,
+        cause: str,
+        drain_seconds: float,
+        level: int | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Put it to sleep once it has drained. Nothing happens if it sleeps already.
 
-        Raises ``CalledOff`` when a request came first and ``Busy`` when it did not drain in time (it serves on in both
-        cases), ``NotPossible``, or ``EngineFailed``.
+        Raises ``CalledOff`` when a request came first, or when it is not ``wanted`` any more as it begins, and ``Busy``
+        when it did not drain in time (it serves on in all these cases), ``NotPossible``, or ``EngineFailed``.
         """
         instance = self.instance
         if instance.state is State.ASLEEP:
@@ -61,13 +67,15 @@ class Transitions:
         if self._running("sleep") is None and instance.state is not State.READY:
             raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
         level = level or instance.config.sleep.level
-        await self._join("sleep", lambda: self._fall_asleep(cause, drain_seconds, level))
+        await self._join("sleep", lambda: self._fall_asleep(cause, drain_seconds, level, wanted))
 
-    async def _fall_asleep(self, cause: str, drain_seconds: float, level: int) -> None:
+    async def _fall_asleep(self, cause: str, drain_seconds: float, level: int, wanted: Callable[[], bool]) -> None:
         instance = self.instance
         async with self._lock:
             if instance.state is not State.READY:
                 raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
+            if not wanted():
+                raise CalledOff(f"{instance.name!r} stays awake: a request came")
             mark = await self._drain(cause, drain_seconds, level)
             failure: EngineError | None = None
             try:
@@ -75,7 +83,7 @@ class Transitions:
                 # One that cannot be asked has said that it is done.
                 asleep: bool | None = await self._engine.is_asleep() is not False
             except NotSupported as unable:
-                await self._marks.clear(instance.name)
+                await self._clear()
                 instance.enter_ready()
                 raise NotPossible(str(unable)) from unable
             except EngineError as error:
@@ -102,23 +110,19 @@ class Transitions:
     async def _drain(self, cause: str, seconds: float, level: int) -> SleepMark:
         """Wait until nothing is in flight, here and in the engine; write the mark; close the door."""
         instance = self.instance
-        drain = instance.enter_draining()
+        drain, until = instance.enter_draining(), asyncio.get_running_loop().time() + seconds
         mark: SleepMark | None = None
         try:
-            async with asyncio.timeout(seconds):
-                await self._empty(drain)
-                mark = SleepMark(
-                    instance.name, Phase.FALLING_ASLEEP, level, cause, instance.wall(), await self._origin.process()
-                )
-                await self._marks.put(mark)
-                await self._empty(drain)
+            await self._empty(drain, until)
+            process = await self._origin.process()
+            mark = SleepMark(instance.name, Phase.FALLING_ASLEEP, level, cause, instance.wall(), process)
+            await self._marks.put(mark)
+            await self._empty(drain, until)
         except BaseException as stopped:
             if not drain.called_off:
                 instance.call_off()
             if mark is not None:
                 await self._clear()
-            if isinstance(stopped, TimeoutError):
-                raise Busy(f"{instance.name!r} was still busy after {seconds:g} s, and stays awake") from None
             if isinstance(stopped, EngineError):
                 raise EngineFailed(f"{instance.name!r} does not tell whether it is idle: {stopped}") from stopped
             raise
@@ -126,19 +130,23 @@ class Transitions:
         instance.enter_falling_asleep(mark)
         return mark
 
-    async def _empty(self, drain: Drain) -> None:
-        """Return when nothing is in flight, here and in the engine. Raises ``CalledOff``."""
+    async def _empty(self, drain: Drain, until: float) -> None:
+        """Return when nothing is in flight, here and in the engine. Raises ``CalledOff`` and ``Busy``.
+
+        ``until``, on the loop's clock, is for requests alone: an engine or a disk that is slow to answer is not busy.
+        """
+        instance = self.instance
         while True:
-            while self.instance.in_flight and not drain.called_off:
-                drain.changed.clear()
-                await drain.changed.wait()
             # A request whose client has left may still run in there, and so may a health check.
-            busy = not drain.called_off and await self._engine.busy()
+            busy = instance.in_flight or await self._engine.busy()
             if drain.called_off:
-                raise CalledOff(f"{self.instance.name!r} stays awake: a request came")
-            if not busy and not self.instance.in_flight:
+                raise CalledOff(f"{instance.name!r} stays awake: a request came")
+            if not busy and not instance.in_flight:
                 return
-            await asyncio.sleep(BUSY_PAUSE)
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise Busy(f"{instance.name!r} was still busy when its time to drain was over, and stays awake")
+            await drain.change(left if instance.in_flight else min(left, BUSY_PAUSE))
 
     # -- wake ----------------------------------------------------------------------------------------------------
 
@@ -163,8 +171,12 @@ class Transitions:
             if instance.state is not State.ASLEEP:
                 return
             instance.enter_waking()
-            level, since = instance.level, instance.asleep_since
-            mark = SleepMark(instance.name, Phase.WAKING, level, instance.cause, since, await self._origin.process())
+            level, since, process = instance.level, instance.asleep_since, await self._origin.process()
+            if _is_another(process, instance.process):
+                log.warning("%s was restarted while it slept", instance.name)
+                await self._find_out()
+                return
+            mark = SleepMark(instance.name, Phase.WAKING, level, instance.cause, since, process)
             await self._write(mark)
             failure: EngineError | None = None
             try:
@@ -201,7 +213,8 @@ class Transitions:
         """
         if error is not None:
             log.warning("%s", error)
-        if expected and isinstance(error, EngineRefused) and error.status < 500:
+        refused = isinstance(error, EngineRefused) and error.status < 500
+        if expected and refused and not self._engine.capabilities.tells_sleep:
             return False  # it understood, and did not do it
         asleep: bool | None = None
         for attempt in range(DOUBT_TRIES):
@@ -234,49 +247,50 @@ class Transitions:
         self._start("settle", self._settle)
 
     async def _settle(self) -> None:
-        instance = self.instance
         if self._lock.locked():
             return
         async with self._lock:
-            if not await self._engine.healthy():
-                if await self._origin.starting():
-                    instance.enter_starting("it is starting")
-                else:
-                    instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
-                return
-            mark = (await self._marks.all()).get(instance.name)
-            try:
-                asleep = await self._sleeps(mark)
-            except EngineError as error:
-                instance.enter_failed(str(error))
-                return
-            if asleep is None:
-                instance.enter_failed("whether it sleeps cannot be found out")
-            elif asleep:
-                mark = mark or SleepMark(instance.name, Phase.ASLEEP, 0, "found asleep", instance.wall(), None)
-                mark = replace(mark, phase=Phase.ASLEEP)
-                await self._write(replace(mark, process=await self._origin.process()))
-                instance.enter_asleep(mark)
+            await self._find_out()
+
+    async def _find_out(self) -> None:
+        instance = self.instance
+        if not await self._engine.healthy():
+            if await self._origin.starting():
+                instance.enter_starting("it is starting")
             else:
-                if mark is not None:
-                    await self._clear()
-                await self._origin.was_ready()
-                instance.enter_ready()
+                instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
+            return
+        mark = (await self._marks.all()).get(instance.name)
+        try:
+            asleep = await self._sleeps(mark)
+        except EngineError as error:
+            instance.enter_failed(str(error))
+            return
+        if asleep is None:
+            instance.enter_failed("whether it sleeps cannot be found out")
+        elif asleep:
+            mark = replace(mark or self._found_asleep(), phase=Phase.ASLEEP, process=await self._origin.process())
+            await self._write(mark)
+            instance.enter_asleep(mark)
+        else:
+            if mark is not None:
+                await self._clear()
+            await self._origin.was_ready()
+            instance.enter_ready()
 
     async def _sleeps(self, mark: SleepMark | None) -> bool | None:
         """Whether an engine that is up sleeps: by its own word, else by its mark."""
         asleep = await self._engine.is_asleep()
         if asleep is not None:
             return asleep
-        if mark is None or not await self._is_about_this_process(mark):
+        if mark is None or _is_another(await self._origin.process(), mark.process):
             return False
         if mark.phase is Phase.ASLEEP:
             return True
         return await self._settle_doubt(mark.level, None, expected=True)
 
-    async def _is_about_this_process(self, mark: SleepMark) -> bool:
-        process = await self._origin.process()
-        return process is None or mark.process is None or process == mark.process
+    def _found_asleep(self) -> SleepMark:
+        return SleepMark(self.instance.name, Phase.ASLEEP, 0, "found asleep", self.instance.wall(), None)
 
     def observe_soon(self) -> None:
         """Look at it now, without waiting."""
@@ -294,8 +308,7 @@ class Transitions:
             try:
                 asleep = await self._engine.is_asleep()
                 if asleep is None and instance.state is State.ASLEEP:
-                    mark = (await self._marks.all()).get(instance.name)
-                    asleep = mark is not None and await self._is_about_this_process(mark)
+                    asleep = not _is_another(await self._origin.process(), instance.process)
             except EngineError:
                 return
         if self.under_way or instance.since != before:
@@ -310,7 +323,7 @@ class Transitions:
         elif instance.state is State.READY and asleep:
             log.warning("%s is asleep, though nobody here put it to sleep", instance.name)
             stranded = instance.in_flight
-            instance.enter_asleep(SleepMark(instance.name, Phase.ASLEEP, 0, "found asleep", instance.wall(), None))
+            instance.enter_asleep(self._found_asleep())
             if stranded:
                 self.wake_soon("requests in flight")
 
@@ -357,3 +370,8 @@ class Transitions:
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:
     await work()
+
+
+def _is_another(process: str | None, recorded: str | None) -> bool:
+    """Whether the engine was restarted since its process was recorded; not if one of the two is unknown."""
+    return process is not None and recorded is not None and process != recorded
