@@ -1,7 +1,7 @@
 """HTTP/1.1 at the least cost: one kept connection, one request at a time, no task and no buffer for each chunk.
 
-httpx2 costs three to four times the CPU for a streamed chunk (docs/benchmarking.md), which a client that measures
-milliseconds on a shared machine cannot afford.
+httpx2 costs six times the CPU for a streamed chunk and thirty times for a short request (docs/benchmarking.md), which a
+client that shares its machine with what it measures cannot afford.
 """
 
 from __future__ import annotations

@@ -72,8 +72,9 @@ class View:
         tally, now = self._client.tally, time.perf_counter()
         time_before, finished, chunks = self._before
         passed = now - time_before
-        if passed > 0:
-            self._rates = ((tally.finished - finished) / passed, (tally.chunks - chunks) / passed)
+        if passed < SCREEN_SECONDS / 2:
+            return
+        self._rates = ((tally.finished - finished) / passed, (tally.chunks - chunks) / passed)
         self._before = (now, tally.finished, tally.chunks)
 
     def _picture(self) -> Group:

@@ -128,23 +128,24 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 @pytest.fixture
 def open_gateway(tmp_path: Path, engines: dict[str, str]) -> Iterator[Callable[..., Gateway]]:
-    """Starts a router of its own, so that its account begins at nothing. ``key``: what it asks clients for."""
+    """Starts a router of the test's own, so that its account begins at nothing. ``key``: what it asks clients for."""
     processes = []
 
-    def opened(key: str | None = None) -> Gateway:
+    def opened(key: str | None = None, *, router: bool = True) -> Gateway:
         gateway = Gateway(tmp_path, free_port(), engines)
-        router: dict[str, Any] = {"router_port": gateway.port}
+        section: dict[str, Any] = {"router_port": gateway.port}
         if key is not None:
-            router["api_key_env"] = "BENCH_KEY"
+            section["api_key_env"] = "BENCH_KEY"
             gateway.environment["BENCH_KEY"] = key
         instances = [
             {"name": model.rpartition("/")[2], "model": model, "engine": "sim", "url": url}
             for model, url in engines.items()
         ]
-        gateway.file.write_text(yaml.safe_dump({"router": router, "instances": instances}))
-        log = tmp_path / "router.log"
-        processes.append(begin(["router", "--config", str(gateway.file)], log, gateway.environment))
-        wait_for(f"http://127.0.0.1:{gateway.port}/health", processes[-1], log)
+        gateway.file.write_text(yaml.safe_dump({"router": section, "instances": instances}))
+        if router:
+            log = tmp_path / "router.log"
+            processes.append(begin(["router", "--config", str(gateway.file)], log, gateway.environment))
+            wait_for(f"http://127.0.0.1:{gateway.port}/health", processes[-1], log)
         return gateway
 
     yield opened
