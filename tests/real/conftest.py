@@ -114,7 +114,15 @@ def family(pid: int) -> set[psutil.Process]:
 
 
 def alive(processes: set[psutil.Process]) -> set[psutil.Process]:
-    return {one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE}
+    """Those that still run. One that is dead may stay in the process table: tmux does not always look after its own."""
+    return {one for one in processes if _runs(one)}
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port() -> int:
