@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from operator import attrgetter
 
 from controller.fleet.instance import Instance
 
@@ -17,6 +18,8 @@ class LeastInFlight:
     def __call__(self, ready: Sequence[Instance]) -> Instance:
         if len(ready) == 1:
             return ready[0]
-        least = min(instance.in_flight for instance in ready)
-        free = [instance for instance in ready if instance.in_flight == least]
-        return free[next(self._turn) % len(free)]
+        first = next(self._turn) % len(ready)
+        return min((*ready[first:], *ready[:first]), key=_in_flight)
+
+
+_in_flight = attrgetter("in_flight")

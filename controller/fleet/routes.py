@@ -29,6 +29,7 @@ class Replicas:
         self._transitions = {one.instance: one for one in transitions}
         self.instances = tuple(self._transitions)
         self._changed = asyncio.Event()
+        self._ready: tuple[Instance, ...] = ()
         for instance in self.instances:
             instance.on_change = self._notify
 
@@ -43,6 +44,8 @@ class Replicas:
         return sum(instance.in_flight for instance in self.instances)
 
     def ready(self, among: Sequence[Instance]) -> Sequence[Instance]:
+        if among is self.instances:  # nearly every request
+            return self._ready
         return [instance for instance in among if instance.state is State.READY]
 
     def look_at(self, instance: Instance) -> None:
@@ -90,6 +93,7 @@ class Replicas:
                 return
 
     def _notify(self) -> None:
+        self._ready = tuple(instance for instance in self.instances if instance.state is State.READY)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -104,7 +108,7 @@ class Route:
         self.replicas = replicas
         self.rename = rename
         self.parent = parent
-        self.instances = tuple(rename)
+        self.instances = replicas.instances if len(rename) == len(replicas.instances) else tuple(rename)
 
     @property
     def model(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence, Set
 
 from runtime.engines.spec import EngineSpec
 
@@ -22,7 +22,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key"}
+NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"x-request-id"}
 """A client's key is for the gateway, and stays here."""
 
 REQUEST_ID = b"x-request-id"
@@ -33,28 +33,27 @@ def request_id(headers: Headers) -> bytes:
     for name, value in headers:
         if name == REQUEST_ID and value:
             return value
-    return uuid.uuid4().hex.encode()
+    return os.urandom(16).hex().encode()
 
 
 def request_head(
     method: str, target: bytes, headers: Headers, spec: EngineSpec, host: bytes, identity: bytes, length: int
 ) -> bytes:
     """The head of the request to an engine, as bytes. ``target``: raw path with its query."""
-    dropped = NOT_FORWARDED | _listed(headers)
-    lines = [b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (method.encode(), target, host)]
-    lines += [b"%s: %s\r\n" % (name, value) for name, value in headers if name not in dropped and name != REQUEST_ID]
-    lines.append(b"%s: %s\r\ncontent-length: %d\r\n" % (REQUEST_ID, identity, length))
-    if spec.api_key:
-        lines.append(b"authorization: Bearer %s\r\n" % spec.api_key.encode())
-    lines.append(b"\r\n")
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), target, host)]
+    lines += [b"%b: %b\r\n" % one for one in _kept(headers, NOT_FORWARDED)]
+    key = b"authorization: Bearer %b\r\n" % spec.api_key.encode() if spec.api_key else b""
+    lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n%b\r\n" % (identity, length, key))
     return b"".join(lines)
 
 
 def response_headers(headers: Headers, identity: bytes, instance: bytes, failed: bool) -> list[tuple[bytes, bytes]]:
     """What the client gets: the engine's headers, and who answered."""
-    dropped = HOP_BY_HOP | _listed(headers)
-    kept = [(name, value) for name, value in headers if name not in dropped]
-    if all(name != REQUEST_ID for name, _ in kept):
+    kept = _kept(headers, HOP_BY_HOP)
+    for name, _ in kept:
+        if name == REQUEST_ID:
+            break
+    else:
         kept.append((REQUEST_ID, identity))
     kept.append((b"x-torpor-instance", instance))
     if failed:
@@ -62,7 +61,12 @@ def response_headers(headers: Headers, identity: bytes, instance: bytes, failed:
     return kept
 
 
-def _listed(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """The headers that ``Connection`` names as being for this hop only."""
-    values = [value for name, value in headers if name == b"connection"]
-    return frozenset(word.strip().lower() for value in values for word in value.split(b","))
+def _kept(headers: Headers, dropped: Set[bytes]) -> list[tuple[bytes, bytes]]:
+    """Those that are not ``dropped``, nor named by ``Connection`` as being for this hop only."""
+    kept = [one for one in headers if one[0] not in dropped]
+    if len(kept) != len(headers):
+        listed = [value for name, value in headers if name == b"connection"]
+        if listed and listed != [b"keep-alive"]:
+            names = {word.strip().lower() for value in listed for word in value.split(b",")}
+            kept = [one for one in kept if one[0] not in names]
+    return kept

@@ -28,11 +28,12 @@ class Outcome(StrEnum):
     """The client left before the end."""
 
 
+STATUS_CLASSES = tuple(f"{first}xx" for first in range(10))
 _OUTCOME_SERIES = {Outcome.SUCCESSFUL: SUCCESSFUL, Outcome.FAILED: FAILED, Outcome.CANCELLED: CANCELLED}
 
 
 class ModelTraffic:
-    """One model's figures. ``last_activity`` on the monotonic clock, ``last_activity_wall`` as epoch seconds."""
+    """One model's figures. ``last_activity`` is on the monotonic clock."""
 
     def __init__(self, model: str, monitor: TrafficMonitor) -> None:
         self.model = model
@@ -48,7 +49,6 @@ class ModelTraffic:
         self.ttft = Histogram()
         self.wait = Histogram()
         self.last_activity: float | None = None
-        self.last_activity_wall: float | None = None
         self._monitor = monitor
         self._rings: tuple[Ring, Ring] | None = None
 
@@ -57,8 +57,8 @@ class ModelTraffic:
         now = self._monitor.clock()
         self.total += 1
         self.in_flight += 1
-        self._touch(now)
-        self._count(now, REQUESTS)
+        self.last_activity = now
+        self._count(now, (REQUESTS, 1.0))
         return Tracked(self, arrived)
 
     def rate(self, window: float) -> float:
@@ -95,31 +95,32 @@ class ModelTraffic:
         duration = max(0.0, now - tracked.arrived)
         self.in_flight -= 1
         self.outcomes[outcome] += 1
-        self.statuses[f"{status // 100}xx"] += 1
+        self.statuses[STATUS_CLASSES[status // 100]] += 1
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
         self.latency.add(duration)
         if outcome is Outcome.SUCCESSFUL:
             self.successful_latency += duration
-        self._touch(now)
-        self._count(now, _OUTCOME_SERIES[outcome])
-        self._count(now, DURATION, duration)
-        if prompt_tokens or completion_tokens:
-            self._count(now, TOKENS, prompt_tokens + completion_tokens)
+        self.last_activity = now
+        tokens = float(prompt_tokens + completion_tokens)
+        self._count(now, (_OUTCOME_SERIES[outcome], 1.0), (DURATION, duration), (TOKENS, tokens))
 
     def now(self) -> float:
         return self._monitor.clock()
 
-    def _touch(self, now: float) -> None:
-        self.last_activity = now
-        self.last_activity_wall = self._monitor.wall()
+    @property
+    def last_activity_wall(self) -> float | None:
+        """As epoch seconds."""
+        if self.last_activity is None:
+            return None
+        return self._monitor.wall() - (self._monitor.clock() - self.last_activity)
 
-    def _count(self, now: float, series: int, amount: float = 1.0) -> None:
+    def _count(self, now: float, *amounts: tuple[int, float]) -> None:
         if self._rings is None:  # a model that is never asked takes no memory
             # One bucket more than a whole window has, for the one that its start cuts.
             self._rings = Ring(1, SECONDS_KEPT + 1, len(SERIES)), Ring(60, MINUTES_KEPT + 1, len(SERIES))
         for ring in self._rings:
-            ring.add(series, now, amount)
+            ring.add(now, *amounts)
 
 
 class Tracked:

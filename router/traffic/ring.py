@@ -18,8 +18,11 @@ class Ring:
         self._values = [array("f", bytes(4 * slots)) for _ in range(series)]
         self._newest: int | None = None
 
-    def add(self, series: int, now: float, amount: float = 1.0) -> None:
-        self._values[series][self._advance(now) % self.slots] += amount
+    def add(self, now: float, *amounts: tuple[int, float]) -> None:
+        """Add to the bucket of ``now``: pairs of a series and an amount."""
+        slot = self._advance(now) % self.slots
+        for series, amount in amounts:
+            self._values[series][slot] += amount
 
     def total(self, series: int, now: float, window: float) -> float:
         """The sum over the last ``window`` seconds. The bucket that the window cuts counts by the part inside it."""
@@ -46,6 +49,8 @@ class Ring:
     def _advance(self, now: float) -> int:
         """Empty the buckets that time has passed since the last call; a clock that went back counts as now."""
         bucket = int(now // self.step)
+        if bucket == self._newest:  # nearly every call
+            return bucket
         if self._newest is None:
             self._newest = bucket
         elif bucket > self._newest:

@@ -20,7 +20,7 @@ def replay(events: list[tuple[float, int, int]], start: float) -> tuple[Ring, li
     ring, seen, now = Ring(STEP, SLOTS, 2), [], start
     for pause, series, amount in events:
         now += pause
-        ring.add(series, now, amount)
+        ring.add(now, (series, amount))
         seen.append((now, series, amount))
     return ring, seen, now
 
@@ -64,7 +64,7 @@ def test_clock_that_goes_back_loses_nothing(moves: list[float]) -> None:
     for move in moves:
         now = max(0.0, now + move)
         latest = max(latest, now)
-        ring.add(0, now)
+        ring.add(now, (0, 1.0))
     kept = [values[0] for _, values in ring.history(latest, 200)]
     if latest - 1000 < STEP * 150:
         assert sum(kept) == len(moves)
