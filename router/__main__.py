@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import ipaddress
 import logging
 import resource
@@ -36,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{mistakes}\n")
         return 2
     _raise_file_limit()
-    _calm_garbage_collector()
     return serve(config, options.host or config.router.router_host, options.port or config.router.router_port)
 
 
@@ -78,13 +76,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _calm_garbage_collector() -> None:
-    """What is alive now stays; what requests leave behind is mostly freed without it."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 def _raise_file_limit() -> None:
