@@ -36,7 +36,7 @@ class Door(Protocol):
 
     def write(self, chunk: bytes, last: bool) -> None: ...
 
-    def break_off(self, chunk: bytes) -> None:
+    async def break_off(self, chunk: bytes) -> None:
         """Send a last piece and end so that the client can tell that the answer is not whole."""
 
     async def finish(self, done: asyncio.Future[None]) -> None:
@@ -75,9 +75,9 @@ class AsgiDoor:
     def write(self, chunk: bytes, last: bool) -> None:
         self._put({"type": "http.response.body", "body": chunk, "more_body": not last})
 
-    def break_off(self, chunk: bytes) -> None:
+    async def break_off(self, chunk: bytes) -> None:
         if chunk:
-            self.write(chunk, last=False)
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def finish(self, done: asyncio.Future[None]) -> None:
         done.add_done_callback(lambda _: self._more.set())

@@ -43,7 +43,7 @@ class Exchange:
         last = upstream.complete
         if chunk:
             self.tail.add(chunk)
-            if self._stream:
+            if self._stream and upstream.status < 400:
                 self._stream = False
                 self._tracked.first_token()
         door = self._door

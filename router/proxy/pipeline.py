@@ -91,7 +91,7 @@ class Pipeline:
             except UpstreamError as failed:
                 if exchange.started:
                     log.warning("the answer of %s broke off: %s", instance.name, failed)
-                    break_off(request, exchange, failed)
+                    await break_off(request, exchange, failed)
                     return exchange, False
                 if isinstance(failed, ConnectFailed):
                     # Nothing was sent. Have it looked at, and go to a replica that is ready, if there is one.
@@ -151,12 +151,13 @@ class Request:
         self.id = request_id(scope["headers"])
 
 
-def break_off(request: Request, exchange: Exchange, failed: UpstreamError) -> None:
+async def break_off(request: Request, exchange: Exchange, failed: UpstreamError) -> None:
     """End an answer that has begun. A stream is told why; the client must be able to tell that it is not whole."""
     last = b""
     if exchange.is_event_stream:
-        last = envelope.event(upstream_error(failed), request.scope["path"])
-    request.door.break_off(last)
+        # The blank line first: it may have broken off in the middle of an event.
+        last = b"\n\n" + envelope.event(upstream_error(failed), request.scope["path"])
+    await request.door.break_off(last)
 
 
 def target(scope: Scope) -> bytes:

@@ -100,7 +100,7 @@ class DirectDoor:
         if last:
             self._complete()
 
-    def break_off(self, chunk: bytes) -> None:
+    async def break_off(self, chunk: bytes) -> None:
         if chunk:
             self.write(chunk, last=False)
         self._left = None

@@ -48,6 +48,22 @@ class Received:
         self.complete = True
 
 
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def unchunked(data: bytes) -> tuple[bytes, bool]:
+    """A body sent in chunks, and whether it came to its end."""
+    body = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        if size == b"0":
+            return body, data == b"\r\n"
+        body += data[: int(size, 16)]
+        data = data[int(size, 16) + 2 :]
+    return body, False
+
+
 Script = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -57,23 +73,23 @@ def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
 
 
 class Scripted:
-    """``script`` answers each POST; whatever else is asked gets an empty list."""
+    """``script`` answers each POST; all else gets an empty list. ``open``: connections that had a POST."""
 
     def __init__(self, script: Script | bytes) -> None:
         self.received: list[Received] = []
         self.connections = 0
-        self.open = 0
+        self.open: set[int] = set()
         self._script = script
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self.open += 1
         number = self.connections
         try:
             while (request := await _read(reader, number)) is not None:
                 if request.method == b"GET":
                     writer.write(answer(LIST))
                     continue
+                self.open.add(number)
                 self.received.append(request)
                 if isinstance(self._script, bytes):
                     writer.write(self._script)
@@ -83,7 +99,7 @@ class Scripted:
         except OSError:
             pass
         finally:
-            self.open -= 1
+            self.open.discard(number)
             writer.close()
 
 

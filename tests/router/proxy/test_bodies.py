@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -130,21 +130,19 @@ async def test_a_body_past_the_limit_is_413(tmp_path: Path) -> None:
         await _lives(gateway)
 
 
-@pytest.mark.parametrize(
-    ("length", "pieces"), [("content-length: 999999999999", 11), ("transfer-encoding: chunked", 12)]
-)
-async def test_a_body_without_end_is_cut_off(tmp_path: Path, length: str, pieces: int) -> None:
-    """413 comes after a few times the limit, however much was promised, and the connection ends."""
+@pytest.mark.parametrize("length", ["content-length: 999999999999", "transfer-encoding: chunked"])
+async def test_a_body_without_end_is_cut_off(tmp_path: Path, length: str) -> None:
+    """After a few times the limit, however much was promised, the connection ends."""
     async with scripted(tmp_path, answer(b"{}"), **LIMIT) as (gateway, _), raw(gateway) as client:
         await client.ask(f"POST /v1/completions HTTP/1.1\nhost: x\n{length}")
         piece = b"x" * 50_000 if "content-length" in length else b"c350\r\n" + b"x" * 50_000 + b"\r\n"
-        for _ in range(pieces):
-            client.writer.write(piece)
-            await asyncio.sleep(0.005)
-        head = await client.head(5)
-        assert head.startswith("http/1.1 413")
-        assert "connection: close" in head
-        await client.rest(5)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                client.writer.write(piece)
+                await client.writer.drain()
+            raise AssertionError("the gateway took five megabytes")
+        said = await client.rest(5)  # lost if the gateway closes while we send
+        assert said == b"" or (said.startswith(b"HTTP/1.1 413") and b"connection: close" in said.lower())
         await _lives(gateway)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.router.proxy.scripted import answer, raw, scripted
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_door")]
 
 BODY = b'{"model": "one",   "prompt": "x", "unknown": {"z": 1.0, "a": 1e3}}'
 
