@@ -20,7 +20,7 @@ from router.proxy.door import Door, door_of
 from router.proxy.exchange import Exchange
 from router.proxy.headers import request_head, request_id
 from router.proxy.pool import Pool
-from router.proxy.upstream import ConnectFailed, Dropped, Silent, UpstreamError
+from router.proxy.upstream import ConnectFailed, Dropped, Silent, Upstream, UpstreamError
 from router.traffic.monitor import Outcome, Tracked, TrafficMonitor
 
 log = logging.getLogger(__name__)
@@ -121,19 +121,32 @@ class Pipeline:
         head = request_head(
             scope["method"], target(scope), scope["headers"], instance.config.spec, pool.host, request.id, len(body)
         )
-        while True:
-            upstream = pool.kept() or await pool.connect()
-            try:
-                upstream.begin(head, body, exchange)
-                await request.door.finish(exchange.done)
-                return
-            except Dropped:
-                if not upstream.reused:
-                    raise
-                # The engine closed a kept connection just as we wrote: it has not seen the request.
-                exchange.done = asyncio.get_running_loop().create_future()
-            finally:
-                pool.release(upstream)
+        kept = pool.kept()
+        try:
+            await self._send(request, pool, kept or await pool.connect(), head, body, exchange)
+            return
+        except Dropped as dropped:
+            if kept is None:
+                raise
+            lost = dropped
+        # It was closed just as we wrote, and most likely the engine has not seen the request. Once more, here only:
+        # should it have died of the request, nobody else is to.
+        exchange.done = asyncio.get_running_loop().create_future()
+        try:
+            upstream = await pool.connect()
+        except ConnectFailed:
+            request.route.replicas.look_at(instance)
+            raise lost from None
+        await self._send(request, pool, upstream, head, body, exchange)
+
+    async def _send(
+        self, request: Request, pool: Pool, upstream: Upstream, head: bytes, body: bytes, exchange: Exchange
+    ) -> None:
+        try:
+            upstream.begin(head, body, exchange)
+            await request.door.finish(exchange.done)
+        finally:
+            pool.release(upstream)
 
 
 class Request:

@@ -49,7 +49,6 @@ class Pool:
         while self._idle:
             upstream = self._idle.pop()
             if upstream.reusable and now - upstream.last_byte < IDLE_SECONDS:
-                upstream.reused = True
                 self._busy.add(upstream)
                 return upstream
             upstream.abort()
@@ -85,7 +84,8 @@ class Pool:
             now = asyncio.get_running_loop().time()
             self._drop_idle(now)
             for upstream in list(self._busy):
-                limit = self.timeouts.between if upstream.started else self.timeouts.first_byte
+                # Engines send the head of a stream at once, and then nothing until the prompt is read.
+                limit = self.timeouts.between if upstream.body_begun else self.timeouts.first_byte
                 if upstream.silence(now) > limit:
                     upstream.fail(Silent(f"it sent nothing for {limit:g} s"))
 

@@ -62,10 +62,10 @@ class Upstream(asyncio.Protocol):
         "_paused",
         "_sink",
         "_transport",
+        "body_begun",
         "complete",
         "headers",
         "last_byte",
-        "reused",
         "started",
         "status",
     )
@@ -74,8 +74,7 @@ class Upstream(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = True
-        self.reused = False
-        self.started = False
+        self.started = self.body_begun = False
         self.last_byte = 0.0
         self._loop = loop
         self._transport: Any = None
@@ -96,7 +95,7 @@ class Upstream(asyncio.Protocol):
 
     def begin(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request. Its answer, or its failure, goes to ``sink``."""
-        self.complete = self.started = self._head_done = self._framed = False
+        self.complete = self.started = self.body_begun = self._head_done = self._framed = False
         self.headers = []
         self._head_bytes = 0
         self._sink = sink
@@ -197,6 +196,7 @@ class Upstream(asyncio.Protocol):
         self._head_done = True
 
     def on_body(self, data: bytes) -> None:
+        self.body_begun = True
         self._arrived.append(data)
 
     def on_message_complete(self) -> None:
