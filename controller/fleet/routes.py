@@ -32,6 +32,7 @@ class Replicas:
         self._ready: tuple[Instance, ...] = ()
         for instance in self.instances:
             instance.on_change = self._notify
+        self._notify()
 
     @property
     def sleeping(self) -> bool:
@@ -85,6 +86,8 @@ class Replicas:
             await _wait_until(changed, min(deadline, decision.until) - now)
 
     def _wake_another(self, among: Sequence[Instance]) -> None:
+        if any(instance.state is State.WAKING for instance in among):
+            return
         now = time.monotonic()
         for instance in among:
             view = instance.view(now)

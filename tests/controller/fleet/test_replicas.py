@@ -10,7 +10,7 @@ import pytest
 
 from controller.fleet.errors import CalledOff, DeadlinePassed, KeptAsleep, Unreachable, WakeFailed
 from controller.fleet.instance import Instance
-from controller.fleet.routes import Replicas
+from controller.fleet.routes import BUSY, Replicas
 from controller.fleet.state import State
 from tests.controller.fleet.stage import Stage, refused, replicas, unreachable
 
@@ -207,3 +207,35 @@ async def test_a_look_that_finds_nothing() -> None:
     stage.engine.up = False
     with pytest.raises(Unreachable):
         await acquire(replicas(stage))
+
+
+async def test_busy_replicas_wake_another() -> None:
+    """Only once the one awake has much in flight is one more woken, whoever asks is served at once, and one by one."""
+    awake, *sleepers = stages = [Stage(name=name) for name in ("one", "two", "three")]
+    for stage in sleepers:
+        await stage.fall_asleep()
+    model = replicas(*stages)
+    held = [stage.engine.hold("wake") for stage in sleepers]
+    for _ in range(BUSY):
+        assert model.try_acquire(model.instances, first) is awake.instance
+        await asyncio.sleep(0)
+    assert [stage.state for stage in sleepers] == [State.ASLEEP, State.ASLEEP]
+    for _ in range(5):
+        assert model.try_acquire(model.instances, first) is awake.instance
+        await asyncio.sleep(0.001)
+    assert [stage.state for stage in sleepers] == [State.WAKING, State.ASLEEP]
+    for one in held:
+        one.go.set()
+    await sleepers[0].transitions.wake("test")
+
+
+async def test_busy_replicas_wake_nobody_who_may_not_be() -> None:
+    """A replica that requests may not wake, or not yet, is left asleep."""
+    awake, kept, early = Stage(), Stage(name="two", wakeup_on_request=False), Stage(name="three", min_sleep_duration=60)
+    for stage in (kept, early):
+        await stage.fall_asleep()
+    model = replicas(awake, kept, early)
+    for _ in range(BUSY + 3):
+        assert model.try_acquire(model.instances, first) is awake.instance
+        await asyncio.sleep(0.001)
+    assert (kept.state, early.state) == (State.ASLEEP, State.ASLEEP)
