@@ -17,6 +17,9 @@ from state.database import StateError
 
 ERROR_SOURCE = b"x-torpor-error-source"
 
+ANTHROPIC = "/v1/messages"
+"""Paths below it answer in Anthropic's shape."""
+
 _FLEET: Mapping[type[fleet.FleetError], tuple[type[GatewayError], str]] = {
     fleet.Unreachable: (BadUpstream, "engine_unreachable"),
     fleet.KeptAsleep: (Unavailable, "model_asleep"),
@@ -78,7 +81,7 @@ def body(error: GatewayError, path: str) -> bytes:
 
 
 def content(error: GatewayError, path: str) -> dict[str, object]:
-    if path.startswith("/v1/messages"):
+    if path.startswith(ANTHROPIC):
         return {"type": "error", "error": {"type": _anthropic_type(error), "message": error.message}}
     return {
         "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code},
@@ -99,7 +102,7 @@ def headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
 def event(error: GatewayError, path: str) -> bytes:
     """The error as the last event of a stream that has begun."""
     text = body(error, path)
-    if path.startswith("/v1/messages"):
+    if path.startswith(ANTHROPIC):
         return b"event: error\ndata: " + text + b"\n\n"
     if path.startswith("/v1/responses"):
         failure = {"type": "error", "code": error.code, "message": error.message, "param": error.param}

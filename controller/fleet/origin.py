@@ -16,12 +16,15 @@ class Origin:
         self._launches = launches
         self._local = not config.spec.remote or _is_loopback(config.spec.host)
         self._was_ready: str | None = None
+        self._process: str | None = None  # looking through the sockets of a busy machine takes a tenth of a second
 
     async def process(self) -> str | None:
         """The identity of the process that listens on its port; None on another machine, or when nobody does."""
         if not self._local:
             return None
-        return await asyncio.to_thread(listener, self._config.spec.port)
+        if self._process is None or not await asyncio.to_thread(is_running, self._process):
+            self._process = await asyncio.to_thread(listener, self._config.spec.port)
+        return self._process
 
     async def starting(self) -> bool:
         """Whether the process that the launcher started runs, and was never ready: then it is worth waiting for."""

@@ -127,8 +127,9 @@ def routes_of(replicas: Replicas) -> dict[str, Route]:
         for name in instance.config.names:
             parents[name] = None
         for adapter, wanted in spec.adapters.items():
-            names.setdefault(adapter, {})[instance] = None if wanted == adapter else wanted
-            parents.setdefault(adapter, replicas.model)
+            for name in {adapter, wanted}:  # the engine's own name for it is understood too
+                names.setdefault(name, {})[instance] = None if name == wanted else wanted
+                parents.setdefault(name, replicas.model)
     for name, parent in parents.items():
         if parent is None:  # any replica serves any of the model's names
             names[name] = {instance: _own_name(instance, name) for instance in replicas.instances}

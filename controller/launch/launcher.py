@@ -15,7 +15,7 @@ from controller.launch.plan import Decision, Seen, Step
 from controller.launch.preflight import holder
 from controller.launch.progress import Progress
 from controller.launch.readiness import Readiness, wait_until_ready
-from controller.launch.sessions import CannotStart, close_session, open_session
+from controller.launch.sessions import CannotStart, close_session, last_leader, open_session
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux, TmuxError
 from controller.launch.unit import Unit
@@ -120,7 +120,9 @@ class Launcher:
         return await self._wait(unit, pane, decision.differences)
 
     async def _start(self, unit: Unit, before: Pane | None) -> Pane:
-        pane = await asyncio.to_thread(open_session, self._tmux, unit, before, self._config.launch.stop_timeout_seconds)
+        last = (await self._launches.all()).get(unit.name)
+        seconds = self._config.launch.stop_timeout_seconds
+        pane = await asyncio.to_thread(open_session, self._tmux, unit, before, last, seconds)
         process = await asyncio.to_thread(identity, pane.pid)
         argv, environment = unit.record
         await self._launches.put(
@@ -178,7 +180,8 @@ class Launcher:
             session = [other for other in panes if other.session == pane.session]
             left = await asyncio.to_thread(close_session, self._tmux, session, seconds)
         else:  # its session may have been killed by hand, and the engine may have outlived that
-            left = await asyncio.to_thread(process_tree.stop, None, unit.marker, seconds)
+            last = (await self._launches.all()).get(unit.name)
+            left = await asyncio.to_thread(process_tree.stop, last_leader(last), unit.marker, seconds)
         if left:
             return f"processes that could not be ended: {', '.join(map(str, left))}"
         await self._launches.clear(unit.name)

@@ -14,6 +14,7 @@ from controller.launch.preflight import obstacle
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit
 from runtime.processes import identity
+from state.launches import Launch
 
 FLUSH_SECONDS = 0.1
 """tmux throws away what it has not yet passed on to the log when a session ends; an engine's farewell is worth this."""
@@ -23,9 +24,9 @@ class CannotStart(Exception):
     """Known before anything was started; the message says why."""
 
 
-def open_session(tmux: Tmux, unit: Unit, before: Pane | None, stop_seconds: float) -> Pane:
+def open_session(tmux: Tmux, unit: Unit, before: Pane | None, record: Launch | None, stop_seconds: float) -> Pane:
     """Start ``unit``; ``before`` is its dead pane, if there is one. What its last run left behind goes first."""
-    left = process_tree.stop(leader(before), unit.marker, stop_seconds)
+    left = process_tree.stop(leader(before) or last_leader(record), unit.marker, stop_seconds)
     if left:
         raise CannotStart(f"processes of its last run cannot be ended: {', '.join(map(str, left))}")
     problem = obstacle(unit)
@@ -56,6 +57,14 @@ def close_session(tmux: Tmux, panes: Sequence[Pane], seconds: float) -> list[int
     for session in {pane.session for pane in panes}:
         tmux.kill(session)
     return left
+
+
+def last_leader(record: Launch | None) -> int | None:
+    """The same for a unit whose pane is gone: workers that hide their environment are found by its session alone."""
+    if record is None:
+        return None
+    pid = int(record.process.partition(":")[0])
+    return None if psutil.pid_exists(pid) and identity(pid) != record.process else pid
 
 
 def leader(pane: Pane | None) -> int | None:

@@ -46,9 +46,16 @@ class Survey:
             self.probes[FRONTEND] = FrontendProbe(self._units[FRONTEND].url, client)
 
     async def seen(self, units: Sequence[Unit], records: Mapping[str, Launch]) -> dict[str, Seen]:
-        panes = await asyncio.to_thread(self._tmux.panes)
+        panes = await asyncio.to_thread(self._panes)
         found = await asyncio.gather(*(self._look(unit, panes, records.get(unit.name)) for unit in units))
         return {unit.name: seen for unit, seen in zip(units, found, strict=True)}
+
+    def _panes(self) -> Sequence[Pane]:
+        panes = self._tmux.panes()
+        if any(pane.dead and not pane.status for pane in panes):
+            self._tmux.reap()
+            panes = self._tmux.panes()
+        return panes
 
     async def pane(self, unit: Unit) -> Pane | None:
         return find(unit, await asyncio.to_thread(self._tmux.panes))[0]

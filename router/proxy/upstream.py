@@ -192,6 +192,8 @@ class Upstream(asyncio.Protocol):
             self.headers = []  # 100 Continue and its like announce an answer, and are none
             self._framed = False
             return
+        if self.status > 599:
+            raise ValueError(f"status {self.status}")  # the parser gives up with it
         self._framed = self._framed or self.status in (204, 304)
         self._head_done = True
 

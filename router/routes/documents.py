@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from router.envelope import ANTHROPIC
 from router.metrics import CONTENT_TYPE, GatewayMetrics
 from router.routes.endpoint import Endpoint
 from router.routes.health import torpor_version
@@ -40,7 +41,9 @@ def openapi_document(endpoints: Sequence[Endpoint], keyed: bool) -> dict[str, An
     answers = {endpoint.answer for endpoint in endpoints if endpoint.answer is not None}
     ordered = sorted(answers, key=lambda model: model.__name__)
     _, schemas = models_json_schema([(model, "serialization") for model in ordered], ref_template=REFS)
-    components: dict[str, Any] = {"schemas": {**schemas.get("$defs", {}), "Error": _ERROR}}
+    components: dict[str, Any] = {
+        "schemas": {**schemas.get("$defs", {}), "Error": _ERROR, "AnthropicError": _ANTHROPIC_ERROR}
+    }
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     paths: dict[str, dict[str, Any]] = {}
@@ -62,13 +65,14 @@ def _operation(endpoint: Endpoint, keyed: bool) -> dict[str, Any]:
         "parameters": _parameters(endpoint),
         "responses": {
             "200": {"description": "OK", **_content(endpoint)},
-            **{str(status): _error(reason) for status, reason in endpoint.statuses.items()},
-            "default": _error("Any error"),
+            **{str(status): _error(endpoint, reason) for status, reason in endpoint.statuses.items()},
+            "default": _error(endpoint, "Any error"),
         },
     }
     if endpoint.takes_body:
         body = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        kinds = ("application/json", "multipart/form-data")
+        operation["requestBody"] = {"required": True, "content": {kind: {"schema": body} for kind in kinds}}
     if keyed and endpoint.path != "/health":
         operation["security"] = [{"key": []}]
     return operation
@@ -80,8 +84,9 @@ def _content(endpoint: Endpoint) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": {"$ref": REFS.format(model=endpoint.answer.__name__)}}}}
 
 
-def _error(reason: str) -> dict[str, Any]:
-    return {"description": reason, "content": {"application/json": {"schema": {"$ref": REFS.format(model="Error")}}}}
+def _error(endpoint: Endpoint, reason: str) -> dict[str, Any]:
+    shape = "AnthropicError" if endpoint.path.startswith(ANTHROPIC) else "Error"
+    return {"description": reason, "content": {"application/json": {"schema": {"$ref": REFS.format(model=shape)}}}}
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
@@ -100,6 +105,19 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     ]
     return in_path + in_query
 
+
+_ANTHROPIC_ERROR = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
 
 _ERROR = {
     "type": "object",

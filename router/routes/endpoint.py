@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +44,9 @@ class Endpoint:
     statuses: dict[int, str] = field(default_factory=dict)
 
     def route(self) -> Route:
-        return Route(self.path, self.handler, methods=[self.method])
+        route = Route(self.path, self.handler, methods=[self.method])
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")  # "$" lets a line end pass
+        return route
 
 
 def number(request: Request, query: Query, *, above: float, at_most: float) -> float:
@@ -55,7 +59,7 @@ def number(request: Request, query: Query, *, above: float, at_most: float) -> f
     except ValueError:
         wanted = "a whole number" if query.kind == "integer" else "a number"
         raise _invalid(query, f"must be {wanted} of seconds, not {text[:50]!r}") from None
-    if not above < value <= at_most:
+    if not above < value <= at_most or math.isinf(value):
         bound = f" and at most {at_most:g}" if at_most != float("inf") else ""
         least = "at least 0" if above < 0 else f"more than {above:g}"
         raise _invalid(query, f"must be {least}{bound}, not {text[:50]}")

@@ -166,6 +166,15 @@ def traffic_endpoints(fleet: Fleet, monitor: TrafficMonitor) -> list[Endpoint]:
         answer = ModelStats.model_validate({"model_name": name, **stats})
         return JSONResponse(ModelTrafficAnswer(model_stats=answer, window_seconds=window).model_dump())
 
+    every, one = ("/model/traffic/stats", "/traffic/stats"), "/{model:path}"
+    return [
+        *_both(every, all_stats, "All models' traffic", AllTraffic, WINDOW, HISTORY),
+        *_both([path + one for path in every], model_stats, "One model's traffic", ModelTrafficAnswer, WINDOW, HISTORY),
+        *_activity_endpoints(monitor),
+    ]
+
+
+def _activity_endpoints(monitor: TrafficMonitor) -> list[Endpoint]:
     async def idle(request: Request) -> Response:
         threshold = number(request, THRESHOLD, above=-1e-9, at_most=float("inf"))
         found = {
@@ -199,17 +208,6 @@ def traffic_endpoints(fleet: Fleet, monitor: TrafficMonitor) -> list[Endpoint]:
         return JSONResponse(answer.model_dump())
 
     return [
-        *_both(
-            ("/model/traffic/stats", "/traffic/stats"), all_stats, "All models' traffic", AllTraffic, WINDOW, HISTORY
-        ),
-        *_both(
-            ("/model/traffic/stats/{model:path}", "/traffic/stats/{model:path}"),
-            model_stats,
-            "One model's traffic",
-            ModelTrafficAnswer,
-            WINDOW,
-            HISTORY,
-        ),
         *_both(("/model/traffic/idle", "/models/idle"), idle, "Models that nobody asks", IdleModels, THRESHOLD),
         *_both(("/model/traffic/active", "/models/active"), active, "Models in use", ActiveModels, THRESHOLD, WINDOW),
     ]

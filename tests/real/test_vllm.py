@@ -36,8 +36,8 @@ def complete(client: OpenAI, model: str, tokens: int = 16) -> str:
 
 def test_the_launcher_brings_all_of_it_up(fleet: Fleet) -> None:
     """Two engines and the router, each in a session, each ready; ``--status`` says so and exits with 0."""
-    assert set(fleet.pids()) == {"fast", "slow", "frontend"}
     shown = fleet.launch("--status")
+    assert set(fleet.pids()) == {"fast", "slow", "frontend"}, shown.stdout + fleet.log("frontend")
     assert shown.returncode == 0
     rows = [line.split() for line in shown.stdout.splitlines()[1:]]
     assert {row[0]: "ready" in row for row in rows} == {"fast": True, "slow": True, "frontend": True}

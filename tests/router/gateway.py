@@ -243,7 +243,7 @@ async def gateway(
         async with (
             no_task_left(),
             served(router.app.create_app(config)) as url,
-            httpx2.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits, trust_env=False) as client,
+            httpx2.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits, trust_env=False, verify=False) as client,
         ):
             yield Gateway(config, lives[0], client, sims)
 

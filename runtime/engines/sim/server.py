@@ -27,7 +27,8 @@ _KEEP_ALIVE_SECONDS = 5  # as the real engines
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket of our own; OSError when somebody else has the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named, for asyncio turns Nagle off only on what it can see is TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

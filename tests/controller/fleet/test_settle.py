@@ -11,6 +11,7 @@ from controller.fleet.state import State
 from state.database import StateError
 from state.sleep_marks import Phase
 from tests.controller.fleet.stage import Stage, refused
+from tests.router.gateway import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
@@ -119,8 +120,7 @@ async def test_put_to_sleep_under_running_requests() -> None:
     stage.instance.begin()
     stage.engine.asleep = True
     await stage.transitions.observe()
-    await stage.transitions.wake("test")
-    assert stage.state is State.READY
+    await until(lambda: stage.state is State.READY)
     assert stage.happened.count("wake None") == 1
 
 

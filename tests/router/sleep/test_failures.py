@@ -124,6 +124,7 @@ async def test_dies_and_comes_back(
             assert time.monotonic() - began < 2
             await until(lambda: running.state("one") is State.FAILED)
             monkeypatch.setattr(origin, "listener", lambda port: "2:200")
+            monkeypatch.setattr(origin, "is_running", lambda process: process == "2:200")  # no longer this process
             again = await next_life.enter_async_context(serving(replace(options, port=urlsplit(sim.url).port or 0)))
             running.instance("one").looked_at -= 10  # as if some time had passed
             assert codes_of(await asyncio.gather(*(running.complete("one") for _ in range(5)))) == {200}
