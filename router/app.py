@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -11,17 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controller.config.model import Config
 from controller.fleet.errors import FleetError
 from router import envelope
-from router.auth.guard import KeyGuard
+from router.auth.guard import Key, KeyGuard
 from router.balancing import LeastInFlight
 from router.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from router.lifespan import Live, open_gateway
 from router.metrics import GatewayMetrics
-from router.proxy.pipeline import Pipeline
+from router.proxy.body import too_large
+from router.proxy.call import Call
+from router.proxy.pipeline import Pipeline, refuse
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
 from router.routes.engine_paths import engine_endpoints
@@ -29,53 +30,53 @@ from router.routes.health import health_endpoints
 from router.routes.models import model_endpoints
 from router.routes.sleep import sleep_endpoints
 from router.routes.traffic import traffic_endpoints
+from router.server.protocol import Serve, ShortWay
 from runtime.engines.base import EngineError
 from state.database import StateError
 
-log = logging.getLogger(__name__)
-
 
 class Gateway(Starlette):
-    """A Starlette application whose engine paths are answered ahead of its routing, which costs more than they do."""
+    """A Starlette application that offers our own server a short way to its engine paths."""
 
-    shortcuts: Mapping[str, ASGIApp] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shortcut = self.shortcuts.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if shortcut is None:
-            await super().__call__(scope, receive, send)
-            return
-        try:
-            await shortcut(scope, receive, send)
-        except Exception as error:
-            if not envelope.is_expected(error):
-                log.exception("serving %s broke", scope["path"])
-            await envelope.response(error, scope)(scope, receive, send)
+    short_way: ShortWay | None = None
 
 
-def shortcuts(table: Sequence[Endpoint], key: str | None) -> Mapping[str, ASGIApp]:
-    """The routes that are ASGI applications and have no parameters, behind the key if there is one."""
-    found: dict[str, ASGIApp] = {}
-    for endpoint in table:
-        if isinstance(endpoint.handler, Pipeline):
-            found[endpoint.path] = KeyGuard(endpoint.handler, key) if key else endpoint.handler
-    return found
+def short_way(table: Sequence[Endpoint], key: Key | None) -> ShortWay:
+    """The engine paths of ``table``, behind the key if there is one."""
+    pipelines = {one.path.encode(): one.handler for one in table if isinstance(one.handler, Pipeline)}
+    max_body = min(pipeline.max_body for pipeline in pipelines.values())
+
+    def serve_with(pipeline: Pipeline) -> Serve:
+        def serve(call: Call) -> asyncio.Task[None] | None:
+            refusal = key.refusal(call.headers) if key is not None else None
+            if refusal is None:
+                return pipeline.serve(call)
+            refuse(call, refusal)
+            return None
+
+        return serve if key is not None else pipeline.serve
+
+    def refuse_size(call: Call, close: bool) -> None:
+        refuse(call, too_large(max_body, close=close))
+
+    return ShortWay({path: serve_with(pipeline) for path, pipeline in pipelines.items()}, max_body, refuse_size)
 
 
 def create_app(config: Config) -> Gateway:
     """The gateway as an ASGI application. Its routes exist once its lifespan has begun."""
+    key = Key(config.api_key) if config.api_key else None
 
     @asynccontextmanager
     async def lifespan(app: Gateway) -> AsyncIterator[None]:
         async with open_gateway(config) as gateway:
             table = endpoints(config, gateway)
             app.router.routes.extend(endpoint.route() for endpoint in table)
-            app.shortcuts = shortcuts(table, config.api_key)
+            app.short_way = short_way(table, key)
             yield
 
     app = Gateway(
         lifespan=lifespan,
-        middleware=[Middleware(KeyGuard, key=config.api_key)] if config.api_key else [],
+        middleware=[Middleware(KeyGuard, key=key)] if key else [],
         exception_handlers={
             HTTPException: _not_routed,
             GatewayError: _render,

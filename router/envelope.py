@@ -68,6 +68,13 @@ def response(error: Exception, scope: Scope) -> Response:
     return answer
 
 
+def answer(error: GatewayError, path: str, identity: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the answer to a request that cannot be served."""
+    text = body(error, path)
+    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text)), (REQUEST_ID, identity)]
+    return [*own, *headers(error)], text
+
+
 def body(error: GatewayError, path: str) -> bytes:
     """The error as JSON, in the shape that clients of ``path`` know."""
     return json.dumps(content(error, path), ensure_ascii=False).encode()

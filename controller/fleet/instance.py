@@ -49,6 +49,7 @@ class Instance:
     ) -> None:
         self.config = config
         self.name = config.name
+        self.name_bytes = config.name.encode()
         self.engine = engine
         self.clock = clock
         self.wall = wall

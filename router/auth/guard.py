@@ -9,23 +9,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router import envelope
 from router.errors import NotAuthenticated
 from router.proxy.body import header
+from router.proxy.headers import Headers
 
 OPEN_PATHS = frozenset({"/health"})
 
 
-class KeyGuard:
-    """Refuses a request without the key. Decides by ``scope["path"]``, never by what a Host header makes of it."""
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app = app
+class Key:
+    def __init__(self, key: str) -> None:
         self._key = key.encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" and scope["path"] not in OPEN_PATHS else None
-        await (self._app if refusal is None else envelope.response(refusal, scope))(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> NotAuthenticated | None:
-        given = presented_key(scope)
+    def refusal(self, headers: Headers) -> NotAuthenticated | None:
+        """What is wrong with the key that came with a request; None when it is right."""
+        given = presented_key(headers)
         if not given:
             return NotAuthenticated("This gateway wants a key: Authorization: Bearer …", "missing_api_key")
         if not hmac.compare_digest(given, self._key):
@@ -33,9 +28,22 @@ class KeyGuard:
         return None
 
 
-def presented_key(scope: Scope) -> bytes:
+class KeyGuard:
+    """Refuses a request without the key. Decides by ``scope["path"]``, never by what a Host header makes of it."""
+
+    def __init__(self, app: ASGIApp, key: Key) -> None:
+        self._app = app
+        self._key = key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        guarded = scope["type"] == "http" and scope["path"] not in OPEN_PATHS
+        refusal = self._key.refusal(scope["headers"]) if guarded else None
+        await (self._app if refusal is None else envelope.response(refusal, scope))(scope, receive, send)
+
+
+def presented_key(headers: Headers) -> bytes:
     """The Bearer key, or the one Anthropic's clients send."""
-    scheme, _, key = header(scope, b"authorization").partition(b" ")
+    scheme, _, key = header(headers, b"authorization").partition(b" ")
     if scheme.lower() == b"bearer":
         return key.strip()
-    return header(scope, b"x-api-key")
+    return header(headers, b"x-api-key")

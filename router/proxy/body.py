@@ -12,6 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive, Scope
 
 from router.errors import InvalidRequest, TooLarge
+from router.proxy.headers import Headers
 
 DISCARD_FACTOR, DISCARD_SECONDS = 4, 10.0
 """How much of a body that is too large is read all the same, and for how long."""
@@ -50,9 +51,12 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
         chunks.clear()
         # What the client still sends would be read as its next request: unless it has been read, the connection ends.
         ended = not more or await _discard(receive, DISCARD_FACTOR * limit)
-        message = f"The body is larger than {limit / 1e6:g} MB (router.max_body_mb)."
-        raise TooLarge(message, "body_too_large", close=not ended)
+        raise too_large(limit, close=not ended)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def too_large(limit: int, *, close: bool) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit / 1e6:g} MB (router.max_body_mb).", "body_too_large", close=close)
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:
@@ -77,9 +81,9 @@ async def _discard(receive: Receive, limit: int) -> bool:
     return False
 
 
-def peek(scope: Scope, body: bytes) -> Peek:
+def peek(headers: Headers, body: bytes) -> Peek:
     """Find ``model`` and ``stream``. Raises ``InvalidRequest`` when the body is not what it should be."""
-    content_type = header(scope, b"content-type")
+    content_type = header(headers, b"content-type")
     if content_type.lower().startswith(b"multipart/form-data"):
         return _peek_form(content_type, body)
     return _peek_json(body)
@@ -94,10 +98,10 @@ def rename(body: bytes, peeked: Peek, model: str) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def header(scope: Scope, name: bytes) -> bytes:
-    for key, value in scope["headers"]:
+def header(headers: Headers, name: bytes) -> bytes:
+    for key, value in headers:
         if key == name:
-            return bytes(value)
+            return value
     return b""
 
 
@@ -200,5 +204,5 @@ class _Form:
 
 
 def _content_length(scope: Scope) -> int | None:
-    text = header(scope, b"content-length")
+    text = header(scope["headers"], b"content-length")
     return int(text) if text.isdigit() else None

@@ -1,27 +1,29 @@
-"""One request's way to an engine and its answer's way back: read, resolve, wake, pick, forward, record."""
+"""One request's way to an engine and its answer's way back: resolve, wake, pick, forward, record.
+
+Most requests find their model ready and a connection kept: these go without a task of their own, from the client's
+transport to the engine's and back. Whatever must wait for something goes on in a task.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose, Route
 from router import envelope
-from router.errors import BadUpstream, GatewayError, ModelNotFound, UpstreamTimeout
+from router.errors import GatewayError, ModelNotFound
 from router.proxy import body as bodies
-from router.proxy.body import ClientGone, Peek
+from router.proxy.body import ClientGone
+from router.proxy.call import Call, call_of
 from router.proxy.departure import Departure
-from router.proxy.door import Door, door_of
-from router.proxy.exchange import Exchange
-from router.proxy.headers import request_head, request_id
+from router.proxy.flight import Flight, upstream_error
 from router.proxy.pool import Pool
-from router.proxy.upstream import ConnectFailed, Dropped, Silent, Upstream, UpstreamError
-from router.traffic.monitor import Outcome, Tracked, TrafficMonitor
+from router.proxy.upstream import ConnectFailed, Dropped, Upstream, UpstreamError
+from router.traffic.monitor import Outcome, TrafficMonitor
 
 log = logging.getLogger(__name__)
 
@@ -37,154 +39,183 @@ class Pipeline:
         choose: Choose,
         max_body: int,
     ) -> None:
+        self.max_body = max_body
         self._routes = routes
         self._pools = pools
         self._traffic = traffic
         self._choose = choose
-        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Raises what ``envelope`` can render as long as nothing has been sent."""
-        arrived = time.monotonic()
+        """Serve one request through plain ASGI."""
+        call = call_of(scope, receive, send)
         try:
-            body = await bodies.read(scope, receive, self._max_body)
-            peeked = bodies.peek(scope, body)
-            route = self._routes.get(peeked.model)
-            if route is None:
-                raise ModelNotFound(peeked.model)
-            door = door_of(scope, receive, send)
-            tracked = self._traffic.models[route.model].begin(arrived)
-            with Departure(door) as leaving:
-                await self._serve(Request(scope, door, route, peeked, body, tracked), leaving)
+            call.body = await bodies.read(scope, receive, self.max_body)
+            flight = self._prepare(call)
         except ClientGone:
             return
+        except GatewayError as refused:
+            await envelope.response(refused, scope)(scope, receive, send)
+            return
+        await self._fly(flight)
 
-    async def _serve(self, request: Request, leaving: Departure) -> None:
-        outcome, status, tokens = Outcome.FAILED, 500, (0, 0)
+    def serve(self, call: Call) -> asyncio.Task[None] | None:
+        """Serve a request whose body is there. Returns the task it goes on in, None if it needs none."""
         try:
-            exchange, whole = await self._forward(request)
-            status, tokens = exchange.status, exchange.tail.usage()
-            outcome = Outcome.SUCCESSFUL if whole and status < 400 else Outcome.FAILED
+            flight = self._prepare(call)
+        except GatewayError as refused:
+            refuse(call, refused)
+            return None
+        instance = flight.route.replicas.try_acquire(flight.candidates, self._choose)
+        if instance is not None:
+            pool = self._pools[instance.name]
+            flight.board(instance, pool)
+            upstream = pool.kept()
+            if upstream is not None:
+                call.door.watch(lambda: _abandon(flight))
+                flight.take_off(upstream, self._landed)
+                return None
+        return asyncio.create_task(self._fly(flight))
+
+    def _prepare(self, call: Call) -> Flight:
+        """Find out what is wanted, and count it in. Raises ``GatewayError``."""
+        peeked = bodies.peek(call.headers, call.body)
+        route = self._routes.get(peeked.model)
+        if route is None:
+            raise ModelNotFound(peeked.model)
+        return Flight(call, peeked, route, self._traffic.models[route.model].begin(call.arrived))
+
+    # -- without a task ------------------------------------------------------------------------------------------
+
+    def _landed(self, flight: Flight, error: UpstreamError | None) -> None:
+        flight.call.door.close()
+        if error is None:
+            flight.record_answer(whole=True)
+            flight.leave()
+        elif flight.started:
+            _broke_off(flight, error)
+            flight.leave()
+        else:
+            task = asyncio.create_task(self._fly(flight, error))
+            flight.call.door.own(task)
+
+    # -- in a task -----------------------------------------------------------------------------------------------
+
+    async def _fly(self, flight: Flight, error: UpstreamError | None = None) -> None:
+        """See it through to one outcome. ``error``: what the first attempt, on a kept connection, ran into."""
+        door = flight.call.door
+        leaving = Departure(door)
+        try:
+            with leaving:
+                await self._attempt(flight, error)
+        except ClientGone:
+            flight.record(Outcome.CANCELLED, 499)
         except asyncio.CancelledError:
-            outcome, status = (Outcome.CANCELLED, 499) if leaving.gone else (Outcome.FAILED, 503)
+            flight.record(Outcome.FAILED, 503)
             raise
-        except Exception as error:
-            status = envelope.gateway_error(error).status
-            raise
+        except Exception as failed:
+            found = envelope.gateway_error(failed)
+            if not envelope.is_expected(failed):
+                log.exception("serving %s broke", flight.call.path)
+            flight.record(Outcome.FAILED, found.status)
+            refuse(flight.call, found)
         finally:
-            request.tracked.end(outcome, status, *tokens)
+            flight.leave()
+        await door.flush()
 
-    async def _forward(self, request: Request) -> tuple[Exchange, bool]:
-        """Try replicas until one answers. Returns what was exchanged, and whether the answer came to its end."""
-        candidates: Sequence[Instance] = request.route.instances
-        replicas = request.route.replicas
+    async def _attempt(self, flight: Flight, error: UpstreamError | None) -> None:
+        """Try replicas until one answers."""
+        replicas = flight.route.replicas
         while True:
-            instance = replicas.try_acquire(candidates, self._choose)
-            if instance is None:
-                instance = await self._wait(request, candidates)
-            exchange = Exchange(
-                request.door, request.tracked, request.id, instance.config.name.encode(), request.peeked.stream
-            )
+            if flight.instance is None:
+                instance = replicas.try_acquire(flight.candidates, self._choose) or await self._wait(flight)
+                flight.board(instance, self._pools[instance.name])
             try:
-                await self._exchange(request, instance, exchange)
-                return exchange, True
+                await self._exchange(flight, error)
+                flight.record_answer(whole=True)
+                return
             except UpstreamError as failed:
-                if exchange.started:
-                    log.warning("the answer of %s broke off: %s", instance.name, failed)
-                    await break_off(request, exchange, failed)
-                    return exchange, False
-                if isinstance(failed, ConnectFailed):
-                    # Nothing was sent. Have it looked at, and go to a replica that is ready, if there is one.
-                    replicas.look_at(instance)
-                    candidates = tuple(one for one in candidates if one is not instance)
-                    if replicas.ready(candidates):
-                        continue
+                if flight.started:
+                    _broke_off(flight, failed)
+                    return
+                if isinstance(failed, ConnectFailed) and self._elsewhere(flight):
+                    continue
                 raise upstream_error(failed) from failed
-            finally:
-                instance.end()
 
-    async def _wait(self, request: Request, candidates: Sequence[Instance]) -> Instance:
-        tracked = request.tracked
+    def _elsewhere(self, flight: Flight) -> bool:
+        """Nothing was sent: have the instance looked at, and leave it for another replica, which may have to wake."""
+        gone, replicas = flight.instance, flight.route.replicas
+        assert gone is not None
+        replicas.look_at(gone)
+        flight.candidates = tuple(one for one in flight.candidates if one is not gone)
+        flight.leave()
+        return bool(flight.candidates)
+
+    async def _wait(self, flight: Flight) -> Instance:
+        tracked, candidates = flight.tracked, flight.candidates
         deadline = tracked.arrived + max(one.config.sleep.wake_timeout_seconds for one in candidates)
         began = tracked.wait_begins()
         try:
-            return await request.route.replicas.acquire(candidates, self._choose, deadline)
+            return await flight.route.replicas.acquire(candidates, self._choose, deadline)
         finally:
             tracked.wait_ends(began)
 
-    async def _exchange(self, request: Request, instance: Instance, exchange: Exchange) -> None:
-        """Send the request on a kept connection if there is one, and see the answer through."""
-        pool = self._pools[instance.name]
-        scope = request.scope
-        name = request.route.rename[instance]
-        body = request.body if name is None else bodies.rename(request.body, request.peeked, name)
-        head = request_head(
-            scope["method"], target(scope), scope["headers"], instance.config.spec, pool.host, request.id, len(body)
-        )
-        kept = pool.kept()
-        try:
-            await self._send(request, pool, kept or await pool.connect(), head, body, exchange)
-            return
-        except Dropped as dropped:
-            if kept is None:
-                raise
-            lost = dropped
+    async def _exchange(self, flight: Flight, lost: UpstreamError | None) -> None:
+        """Send the request and see the answer through. ``lost``: it was sent already, on a kept connection."""
+        pool, instance = flight.pool, flight.instance
+        assert pool is not None and instance is not None
+        if lost is None:
+            kept = pool.kept()
+            try:
+                await self._send(flight, kept or await pool.connect())
+                return
+            except Dropped as dropped:
+                if kept is None:
+                    raise
+                lost = dropped
+        if not isinstance(lost, Dropped):
+            raise lost
         # It was closed just as we wrote, and most likely the engine has not seen the request. Once more, here only:
         # should it have died of the request, nobody else is to.
-        exchange.done = asyncio.get_running_loop().create_future()
+        flight.give_back()
         try:
             upstream = await pool.connect()
         except ConnectFailed:
-            request.route.replicas.look_at(instance)
+            flight.route.replicas.look_at(instance)
             raise lost from None
-        await self._send(request, pool, upstream, head, body, exchange)
+        await self._send(flight, upstream)
 
-    async def _send(
-        self, request: Request, pool: Pool, upstream: Upstream, head: bytes, body: bytes, exchange: Exchange
-    ) -> None:
+    async def _send(self, flight: Flight, upstream: Upstream) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def landed(_: Flight, error: UpstreamError | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
         try:
-            upstream.begin(head, body, exchange)
-            await request.door.finish(exchange.done)
+            flight.take_off(upstream, landed)
+            await flight.call.door.finish(done)
         finally:
-            pool.release(upstream)
+            flight.give_back()
 
 
-class Request:
-    """What is known of one request on its way."""
-
-    __slots__ = ("body", "door", "id", "peeked", "route", "scope", "tracked")
-
-    def __init__(self, scope: Scope, door: Door, route: Route, peeked: Peek, body: bytes, tracked: Tracked) -> None:
-        self.scope = scope
-        self.door = door
-        self.route = route
-        self.peeked = peeked
-        self.body = body
-        self.tracked = tracked
-        self.id = request_id(scope["headers"])
+def refuse(call: Call, error: GatewayError) -> None:
+    """Answer with an error, if nothing has been answered yet."""
+    headers, body = envelope.answer(error, call.path, call.id)
+    call.door.refuse(error.status, headers, body)
 
 
-async def break_off(request: Request, exchange: Exchange, failed: UpstreamError) -> None:
-    """End an answer that has begun. A stream is told why; the client must be able to tell that it is not whole."""
-    last = b""
-    if exchange.is_event_stream:
-        # The blank line first: it may have broken off in the middle of an event.
-        last = b"\n\n" + envelope.event(upstream_error(failed), request.scope["path"])
-    await request.door.break_off(last)
+def _abandon(flight: Flight) -> None:
+    """The client has left in the middle of a flight without a task."""
+    flight.record(Outcome.CANCELLED, 499)
+    flight.leave()
 
 
-def target(scope: Scope) -> bytes:
-    """The path and query as the client wrote them."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    query: bytes = scope["query_string"]
-    return raw + b"?" + query if query else raw
-
-
-def upstream_error(error: UpstreamError) -> GatewayError:
-    if isinstance(error, Silent):
-        return UpstreamTimeout(f"The engine did not answer in time: {error}.", "engine_timeout")
-    if isinstance(error, ConnectFailed):
-        return BadUpstream(f"The engine cannot be reached: {error}.", "engine_unreachable")
-    if isinstance(error, Dropped):
-        return BadUpstream(f"The engine gave no answer: {error}.", "engine_disconnected")
-    return BadUpstream(f"The engine's answer broke off: {error}.", "engine_disconnected")
+def _broke_off(flight: Flight, error: UpstreamError) -> None:
+    assert flight.instance is not None
+    log.warning("the answer of %s broke off: %s", flight.instance.name, error)
+    flight.break_off(error)
+    flight.record_answer(whole=False)

@@ -209,6 +209,7 @@ async def served(app: Any, *, grace: float = 0.2) -> AsyncIterator[str]:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         date_header=False,
         backlog=4096,
         timeout_graceful_shutdown=grace,  # type: ignore[arg-type]  # it only waits that long, and fractions work

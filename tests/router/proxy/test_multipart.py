@@ -17,7 +17,7 @@ from tests.router.proxy.scripted import answer, scripted
 pytestmark = pytest.mark.anyio
 
 SOUND = bytes(range(256)) * 40 + b"\r\n--bound\r\n--boundar"
-SCOPE = {"headers": [(b"content-type", b"multipart/form-data; boundary=boundary")]}
+HEADERS = [(b"content-type", b"multipart/form-data; boundary=boundary")]
 
 
 def part(name: str, value: bytes, more: str = "", kind: str = "") -> bytes:
@@ -113,11 +113,11 @@ def test_renaming_a_form(model: str, name: str, values: list[bytes], stream: boo
     before, after = form(*others[:half])[:-14], form(flag, *others[half:])
     body = before + part("model", model.encode()) + after
     try:
-        found = peek(SCOPE, body)
+        found = peek(HEADERS, body)
     except InvalidRequest as refused:
         raise AssertionError(refused.message) from refused
     assert (found.model, found.stream) == (model, stream)
     assert rename(body, found, name) == before + part("model", name.encode()) + after
-    assert peek(SCOPE, rename(body, found, name)) == Peek(
+    assert peek(HEADERS, rename(body, found, name)) == Peek(
         name, stream, slice(found.model_at.start, found.model_at.start + len(name.encode())) if found.model_at else None
     )
