@@ -108,24 +108,38 @@ class Flight:
         door = self.call.door
         if chunk:
             self.tail.add(chunk)
-            if self._stream and upstream.status < 400:
-                self._stream = False
-                self.tracked.first_token()
         if self.started:
             door.write(chunk, last)
         else:
             self.started = True
             self.status = status = upstream.status
+            self._stream = self._stream and status < 400
             if self.peeked.stream:
                 self.is_event_stream = _is_event_stream(upstream)
             assert self.instance is not None
             headers = response_headers(upstream.headers, self.call.id, self.instance.name_bytes, status >= 400)
             door.start(status, headers, chunk, last)
+        if chunk and self._stream:
+            self._first_piece()
         if last:
             self.landed(self, None)
         elif door.paused:
             door.on_resume = upstream.resume
             upstream.pause()
+
+    def more(self, upstream: Upstream, chunk: bytes) -> None:
+        self.tail.add(chunk)
+        if self._stream:
+            self._first_piece()
+        door = self.call.door
+        door.write(chunk, False)
+        if door.paused:
+            door.on_resume = upstream.resume
+            upstream.pause()
+
+    def _first_piece(self) -> None:
+        self._stream = False
+        self.tracked.first_token()
 
     def failed(self, upstream: Upstream, error: UpstreamError) -> None:
         self.landed(self, error)

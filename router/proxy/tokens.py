@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 
 TAIL_BYTES = 16_384
 USAGE = b'"usage"'
@@ -11,19 +10,29 @@ _COUNT = re.compile(rb'"(prompt_tokens|input_tokens|completion_tokens|output_tok
 
 
 class Tail:
-    """The last chunks of a response, by reference. Memory: about ``TAIL_BYTES`` and one chunk."""
+    """The last chunks of a response, by reference. Memory: a few times ``TAIL_BYTES``, or one chunk that is larger."""
 
-    __slots__ = ("_chunks", "_size")
+    __slots__ = ("_chunks", "_untrimmed")
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
+        self._chunks: list[bytes] = []
+        self._untrimmed = 0
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
-        self._size += len(chunk)
-        while self._size - len(self._chunks[0]) >= TAIL_BYTES:
-            self._size -= len(self._chunks.popleft())
+        self._untrimmed += len(chunk)
+        if self._untrimmed > TAIL_BYTES:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Drop what is before the last ``TAIL_BYTES``. Done once for many chunks."""
+        kept = index = 0
+        for index in range(len(self._chunks) - 1, -1, -1):
+            kept += len(self._chunks[index])
+            if kept >= TAIL_BYTES:
+                break
+        del self._chunks[:index]
+        self._untrimmed = 0
 
     def usage(self) -> tuple[int, int]:
         """Prompt and completion tokens as the engine last reported them; zeros when it did not."""

@@ -45,6 +45,9 @@ class Sink(Protocol):
     def arrived(self, upstream: Upstream, chunk: bytes) -> None:
         """One read brought the head (the first time), a piece of the body, the end (``upstream.complete``), or all."""
 
+    def more(self, upstream: Upstream, chunk: bytes) -> None:
+        """The same, when it was just a piece in the middle."""
+
     def failed(self, upstream: Upstream, error: UpstreamError) -> None:
         """No more will come. ``arrived`` may have been called before."""
 
@@ -55,6 +58,7 @@ class Upstream(asyncio.Protocol):
     __slots__ = (
         "_arrived",
         "_framed",
+        "_fresh",
         "_head_bytes",
         "_head_done",
         "_loop",
@@ -84,6 +88,7 @@ class Upstream(asyncio.Protocol):
         self._head_bytes = 0
         self._head_done = False
         self._framed = False
+        self._fresh = False
         self._sink: Sink | None = None
 
     # -- the exchange --------------------------------------------------------------------------------------------
@@ -111,12 +116,15 @@ class Upstream(asyncio.Protocol):
     def resume(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
-            self.last_byte = self._loop.time()  # the silence was ours
+            self._fresh = True  # the silence was ours
             self._transport.resume_reading()
 
     def silence(self, now: float) -> float:
-        """Seconds without a byte, while one is due."""
-        return 0.0 if self._paused or self.complete else now - self.last_byte
+        """Seconds without a byte, while one is due; to the pause between two calls."""
+        if self._fresh or self._paused or self.complete:
+            self._fresh = False
+            self.last_byte = now
+        return now - self.last_byte
 
     def fail(self, error: UpstreamError) -> None:
         """Give up on the answer."""
@@ -140,23 +148,29 @@ class Upstream(asyncio.Protocol):
         if self.complete:
             self.abort()  # nothing was asked: whatever this is, no request may meet it
             return
-        self.started = True
-        self.last_byte = self._loop.time()
+        flowing = self._head_done
+        self._fresh = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as garbage:
             self.fail(Broken(f"it is no HTTP ({garbage})"))
             return
+        arrived, sink = self._arrived, self._sink
+        if flowing and len(arrived) == 1 and not self.complete and sink is not None:  # nearly every piece of a stream
+            sink.more(self, arrived.pop())
+        else:
+            self._piece(data)
+
+    def _piece(self, data: bytes) -> None:
+        """Pass on what a read brought: a head, perhaps, and all that it brought of the body as one piece."""
+        self.started = True
         if not self._head_done:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.fail(Broken("its headers are too long"))
             return
-        arrived = self._arrived
-        chunk = b""
-        if arrived:  # what one read brought goes on as one piece
-            chunk = arrived[0] if len(arrived) == 1 else b"".join(arrived)
-            arrived.clear()
+        chunk = b"".join(self._arrived)
+        self._arrived.clear()
         self._deliver(chunk)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -205,5 +219,6 @@ class Upstream(asyncio.Protocol):
         if not self._head_done or self.complete:
             return
         self.complete = True
+        self.last_byte = self._loop.time()
         if not self._parser.should_keep_alive() and self._transport is not None:
             self._transport.close()

@@ -22,6 +22,9 @@ BODILESS = (204, 304)
 KEEP_DISCARDING = 4
 """Times the limit that is read of a body that is too large: a client cut off while it sends never sees the answer."""
 
+SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
+"""How a chunk of each size begins."""
+
 Serve = Callable[[Call], "asyncio.Task[None] | None"]
 
 
@@ -224,7 +227,9 @@ class DirectDoor:
         if self.disconnected:
             return
         if self._chunked and not last:  # nearly every call
-            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            size = len(chunk)
+            line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
+            self._transport.write(b"".join((line, chunk, b"\r\n")))
             return
         parts: list[bytes] = []
         self._add(parts, chunk, last)
