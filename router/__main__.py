@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ipaddress
 import logging
 import resource
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +19,7 @@ from controller.config.model import Config
 from router.app import create_app
 from router.routes.health import torpor_version
 from router.server.protocol import DirectProtocol
+from state.database import StateError, open_database
 
 log = logging.getLogger("router")
 
@@ -39,13 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(config: Config, host: str, port: int) -> int:
+    """Serve until told to stop. The port is taken first: a second gateway must not touch what the first one knows."""
+    try:
+        listener = listen(host, port)
+        asyncio.run(_try_state(config))
+    except OSError as taken:
+        log.error("cannot listen on %s:%d: %s", host, port, taken.strerror or taken)
+        return 1
+    except StateError as unusable:
+        log.error("%s", unusable)
+        return 1
     if not is_loopback(host) and config.api_key is None:
         log.warning("%s", exposure(host, port))
+    log.info("%d models at http://%s:%d/v1", len(config.models), host, port)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(config),
-            host=host,
-            port=port,
             loop="uvloop",
             http=DirectProtocol,
             ws="none",
@@ -59,8 +71,26 @@ def serve(config: Config, host: str, port: int) -> int:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
-    server.run()
+    server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address. Raises ``OSError`` when it is taken, or is not this machine's."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def _try_state(config: Config) -> None:
+    async with open_database(config.state_url):
+        pass
 
 
 def exposure(host: str, port: int) -> str:

@@ -1,0 +1,117 @@
+"""``python -m router`` as a program: how it starts, and how it says that it cannot."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from router.__main__ import is_loopback, listen
+
+
+def write(folder: Path, port: int, more: str = "") -> Path:
+    file = folder / "torpor.yaml"
+    engines = "instances:\n  - {model: m, url: 'http://127.0.0.1:9'}\n"
+    file.write_text(f"router: {{router_port: {port}}}\n{more}{engines}")
+    return file
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "router", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-m", "router", *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def answers(url: str) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            return httpx2.get(f"{url}/health", trust_env=False).status_code == 200
+        except httpx2.HTTPError:
+            time.sleep(0.05)
+    return False
+
+
+def test_mistakes_are_all_it_says(tmp_path: Path) -> None:
+    """A YAML with a mistake: exit code 2, the mistake with its line, no traceback."""
+    done = run("--config", str(write(tmp_path, 8080, "rooter: {}\n")))
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"{tmp_path}/torpor.yaml:2: rooter: unknown key (did you mean 'router'?)"]
+
+
+def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    """Exit code 1 and the reason, no traceback."""
+    done = run("--config", str(write(tmp_path, free_port(), "state: {url: 'sqlite:////proc/none/x.db'}\n")))
+    assert done.returncode == 1
+    assert "cannot use the state database" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    """Exit code 1 before anything else is touched: there is no database afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("--config", str(write(tmp_path, port)))
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert not list(tmp_path.glob("*.db"))
+
+
+@pytest.mark.parametrize("flag", ["--config", "--config_path"])
+def test_it_serves_where_the_yaml_says_and_stops_cleanly(tmp_path: Path, flag: str) -> None:
+    """kvcached's flag too. SIGTERM: exit code 0."""
+    port = free_port()
+    with running(flag, str(write(tmp_path, port))) as process:
+        assert answers(f"http://127.0.0.1:{port}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) in (0, -signal.SIGTERM)
+
+
+def test_an_open_address_without_a_key_is_said(tmp_path: Path) -> None:
+    """On an address that others can reach it says plainly what is open."""
+    port = free_port()
+    file = write(tmp_path, port)
+    with running("--config", str(file), "--host", "0.0.0.0") as process:
+        assert answers(f"http://127.0.0.1:{port}")
+        process.send_signal(signal.SIGTERM)
+        assert "OPEN TO THE NETWORK" in process.communicate(timeout=10)[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)],
+)
+def test_what_is_loopback(host: str, loopback: bool) -> None:
+    """Only addresses that no other machine reaches."""
+    assert is_loopback(host) is loopback
+
+
+def test_a_port_serves_one_listener() -> None:
+    """The second is refused: no two gateways share requests by accident."""
+    with listen("127.0.0.1", 0) as first, pytest.raises(OSError, match="in use"):
+        first.listen()
+        listen("127.0.0.1", first.getsockname()[1])
