@@ -24,6 +24,13 @@ class Instructions:
     user: float
     kernel: float
 
+    @property
+    def total(self) -> float:
+        return self.user + self.kernel
+
+    def less(self, other: Instructions, times: float) -> Instructions:
+        return Instructions(max(0.0, self.user - other.user * times), max(0.0, self.kernel - other.kernel * times))
+
     def per(self, units: int) -> Instructions:
         return Instructions(self.user / max(1, units), self.kernel / max(1, units))
 

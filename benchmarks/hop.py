@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 
 from benchmarks import verdict
-from benchmarks.cpu import Counter, can_count, cpu_seconds, resident_bytes
+from benchmarks.cpu import ATTACH_SECONDS, Counter, can_count, cpu_seconds, resident_bytes
 from benchmarks.flood import Seen, flood, hold, request
 from benchmarks.gateways import KINDS, PEERS, CannotStart, Fleet, Running, launch, start, stop
 from benchmarks.verdict import OURS, YARDSTICK, Round
@@ -83,12 +83,11 @@ class Bench:
         before = cpu_seconds(root)
         seen = load(plan.seconds)
         used = cpu_seconds(root) - before
-        instructions = None
+        instructions, counted = None, Seen()
         if self._counter is not None:  # apart, because counting costs time
             self._counter.start(root)
             counted = load(plan.counted)
-            found = self._counter.stop()
-            instructions = found.per(counted.units) if found is not None else None
+            instructions = self._counter.stop()
         for problem, number in seen.errors.items():
             note(f"{gateway.name}: {number} x {problem}")
         return Round(
@@ -99,8 +98,23 @@ class Bench:
             latency_p50=seen.latency.percentile(0.5),
             ttft_p50=seen.ttft.percentile(0.5),
             ttft_p99=seen.ttft.percentile(0.99),
+            counted_units=counted.units,
+            counted_seconds=counted.seconds + ATTACH_SECONDS,
             instructions=instructions,
         )
+
+    def rest(self, gateway: Running) -> Round:
+        """What it does without requests, when it has been up for a while: it keeps looking at its engines."""
+        root, seconds = gateway.process.pid, self.plan.idle_seconds
+        time.sleep(self.plan.settle_seconds)
+        if self._counter is not None:
+            self._counter.start(root)
+        before = cpu_seconds(root)
+        time.sleep(seconds)
+        used = cpu_seconds(root) - before
+        instructions = self._counter.stop() if self._counter is not None else None
+        spent = seconds + ATTACH_SECONDS
+        return Round(0, seconds, used, counted_seconds=spent, instructions=instructions)
 
 
 # -- what is measured ------------------------------------------------------------------------------------------------
@@ -183,30 +197,29 @@ def flatness(bench: Bench) -> dict[str, Any]:
     step = max(1, len(many) // plan.connections)
     asked = {name: [request(MODEL)] for name in fleets} | {"models": [request(name) for name in list(many)[::step]]}
     rounds: dict[str, list[Round]] = {name: [] for name in fleets}
-    with ExitStack() as stack:
-        running = {name: stack.enter_context(bench.running(OURS, fleet)) for name, fleet in fleets.items()}
-        idle = _idle_cpu(running, plan.idle_seconds)
-        for turn in range(plan.rounds):
-            for name, gateway in running.items():
-                note(f"round {turn + 1} of {plan.rounds}: requests, configured: {name}")
+    idle: dict[str, list[Round]] = {name: [] for name in fleets}
+    for turn in range(plan.rounds):
+        for name, fleet in fleets.items():
+            note(f"round {turn + 1} of {plan.rounds}: requests, configured: {name}")
+            with bench.running(OURS, fleet) as gateway:  # alone: one with many models is busy without requests, too
+                idle[name].append(bench.rest(gateway))
                 rounds[name].append(bench.measure(gateway, asked[name], plan.connections, None))
     what = {
         "one": "1 model, 1 replica",
         "models": f"{plan.models} models",
         "replicas": f"{plan.replicas} replicas",
     }
+    base = verdict.without(rounds["one"], idle["one"])
     return {
-        name: {"what": what[name], **verdict.growth(rounds["one"], rounds[name], idle[name] if name != "one" else 0.0)}
+        name: {
+            "what": what[name],
+            **verdict.growth(base, verdict.without(rounds[name], idle[name])),
+            "ratio_with_idle": verdict.growth(rounds["one"], rounds[name])["ratio"],
+            "idle": verdict.middle(one.cpu / one.seconds for one in idle[name]),
+            "rounds": [asdict(one) for one in rounds[name]],
+        }
         for name in fleets
     }
-
-
-def _idle_cpu(running: Mapping[str, Running], seconds: float) -> dict[str, float]:
-    """CPU seconds a second that each uses on its own: it keeps looking at its engines."""
-    note("no requests")
-    before = {name: cpu_seconds(one.process.pid) for name, one in running.items()}
-    time.sleep(seconds)
-    return {name: (cpu_seconds(one.process.pid) - before[name]) / seconds for name, one in running.items()}
 
 
 # -- from end to end -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -29,8 +29,10 @@ class Round:
     latency_p50: float | None = None
     ttft_p50: float | None = None
     ttft_p99: float | None = None
+    counted_units: int = 0
+    counted_seconds: float = 0.0
     instructions: Instructions | None = None
-    """Per unit."""
+    """In a time of their own."""
 
     @property
     def rate(self) -> float:
@@ -40,6 +42,10 @@ class Round:
     def cpu_each(self) -> float:
         """CPU seconds a unit."""
         return self.cpu / max(1, self.units)
+
+    @property
+    def instructions_each(self) -> float | None:
+        return None if self.instructions is None else self.instructions.total / max(1, self.counted_units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,7 @@ def ratio(ours: Sequence[float | None], theirs: Sequence[float | None]) -> float
 def summary(rounds: Sequence[Round], yardstick: Sequence[Round] = ()) -> dict[str, Any]:
     """Of one gateway and one load. Times in seconds; ``spread``: least and most CPU of a round."""
     each = [one.cpu_each for one in rounds]
-    counted = [one.instructions for one in rounds]
-    known = [one for one in counted if one is not None]
+    known = [one.instructions.per(one.counted_units) for one in rounds if one.instructions is not None]
     return {
         "rate": middle(one.rate for one in rounds),
         "cpu": middle(each),
@@ -88,27 +93,34 @@ def summary(rounds: Sequence[Round], yardstick: Sequence[Round] = ()) -> dict[st
         "ttft_ratio": ratio([one.ttft_p50 for one in rounds], [one.ttft_p50 for one in yardstick]),
         "instructions_user": middle(one.user for one in known),
         "instructions_kernel": middle(one.kernel for one in known),
-        "instructions_ratio": ratio(_totals(counted), _totals(one.instructions for one in yardstick)),
+        "instructions_ratio": ratio(_instructions(rounds), _instructions(yardstick)),
         "errors": sum(one.errors for one in rounds),
     }
 
 
-def _totals(counted: Iterable[Instructions | None]) -> list[float | None]:
-    return [None if one is None else one.user + one.kernel for one in counted]
+def _instructions(rounds: Iterable[Round]) -> list[float | None]:
+    return [one.instructions_each for one in rounds]
 
 
-def growth(base: Sequence[Round], grown: Sequence[Round], idle: float = 0.0) -> dict[str, float | None]:
-    """How much more a request costs. ``idle``: CPU seconds a second of the grown one's own, without requests."""
-    plain = [one.cpu_each for one in base]
-    without = [max(0.0, one.cpu - idle * one.seconds) / max(1, one.units) for one in grown]
+def without(rounds: Sequence[Round], idle: Sequence[Round]) -> list[Round]:
+    """``rounds`` less what the same gateway used in as long a time without requests."""
+    found = []
+    for one, rest in zip(rounds, idle, strict=True):
+        used = max(0.0, one.cpu - rest.cpu * one.seconds / rest.seconds)
+        counted = one.instructions
+        if counted is not None and rest.instructions is not None:
+            counted = counted.less(rest.instructions, one.counted_seconds / rest.counted_seconds)
+        found.append(replace(one, cpu=used, instructions=counted))
+    return found
+
+
+def growth(base: Sequence[Round], grown: Sequence[Round]) -> dict[str, float | None]:
+    """How much more a request costs."""
+    plain, more = [one.cpu_each for one in base], [one.cpu_each for one in grown]
     return {
-        "cpu": middle(one.cpu_each for one in grown),
-        "idle": idle,
-        "ratio": ratio(without, plain),
-        "ratio_with_idle": ratio([one.cpu_each for one in grown], plain),
-        "instructions_ratio": ratio(
-            _totals(one.instructions for one in grown), _totals(one.instructions for one in base)
-        ),
+        "cpu": middle(more),
+        "ratio": ratio(more, plain),
+        "instructions_ratio": ratio(_instructions(grown), _instructions(base)),
     }
 
 
@@ -169,10 +181,11 @@ def load_table(found: Mapping[str, Mapping[str, Any]], unit: str) -> str:
 
 
 def flat_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [["", "CPU us/request", "x one", "as it is", "instr. x one", "CPU % without requests"]]
+    rows = [["", "CPU us/request", "x one", "instr. x one", "CPU % without requests", "x one with that"]]
     for one in found.values():
-        figures = [show(one["cpu"], 1e6), *(show(one[key], 1, 2) for key in ("ratio", "ratio_with_idle"))]
-        rows.append([one["what"], *figures, show(one["instructions_ratio"], 1, 2), show(one["idle"], 100)])
+        ratios = [show(one[key], 1, 2) for key in ("ratio", "instructions_ratio")]
+        rest = [show(one["idle"], 100), show(one["ratio_with_idle"], 1, 2)]
+        rows.append([one["what"], show(one["cpu"], 1e6), *ratios, *rest])
     return table(rows)
 
 
