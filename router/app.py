@@ -16,12 +16,12 @@ from controller.config.model import Config
 from controller.fleet.errors import FleetError
 from router import envelope
 from router.auth.guard import Key, KeyGuard
-from router.balancing import LeastInFlight
 from router.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from router.lifespan import Live, open_gateway
 from router.metrics import GatewayMetrics
 from router.proxy.body import too_large
 from router.proxy.call import Call
+from router.proxy.chooser import Chooser
 from router.proxy.pipeline import Pipeline, refuse
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
@@ -94,7 +94,8 @@ def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
     """The whole route table. More particular paths come before those that take any name."""
     fleet, traffic = gateway.fleet, gateway.traffic
     max_body = int(config.router.max_body_mb * 1_000_000)
-    pipeline = Pipeline(fleet.routes, gateway.pools, traffic, LeastInFlight(), max_body)
+    choosers = {model: Chooser(config.settings_of(model)) for model in config.models}
+    pipeline = Pipeline(fleet.routes, gateway.pools, traffic, choosers, max_body)
     table = [
         *engine_endpoints(pipeline),
         *health_endpoints(config, fleet),

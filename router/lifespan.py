@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.service import open_fleet
-from router.proxy.pool import Pool, Timeouts
+from router.proxy.pool import Pool
 from router.sleep.manager import SleepManager
 from router.traffic.monitor import TrafficMonitor
 
@@ -22,7 +22,8 @@ class Live:
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
         self.sleep = SleepManager(fleet, self.traffic)
         self.pools: Mapping[str, Pool] = {
-            name: Pool(instance.config.spec.base_url, Timeouts()) for name, instance in fleet.instances.items()
+            name: Pool(instance.config.spec.base_url, instance.config.timeouts)
+            for name, instance in fleet.instances.items()
         }
 
 

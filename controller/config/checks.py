@@ -23,6 +23,7 @@ def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> 
     yield from _keys(("router",), written.router.api_key_env, environment)
     yield from _instance_names(written)
     yield from _model_names(written)
+    yield from _models(written)
     yield from _ports(written)
     for index, section in enumerate(written.instances):
         path: KeyPath = ("instances", index)
@@ -79,6 +80,12 @@ def _model_names(written: ConfigFile) -> Iterator[Finding]:
                 if owner != section.model:
                     problem = f"the name {name!r} belongs to the model {owner!r} already"
                     yield ("instances", index, key), problem, "a name can lead to one model only"
+
+
+def _models(written: ConfigFile) -> Iterator[Finding]:
+    known = {section.model for section in written.instances}
+    for name in written.models.keys() - known:
+        yield ("models", name), "no instance serves this model", f"the models here are {', '.join(sorted(known))}"
 
 
 def _ports(written: ConfigFile) -> Iterator[Finding]:

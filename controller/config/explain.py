@@ -16,9 +16,11 @@ from controller.config.schema import (
     ConfigFile,
     InstanceSection,
     LaunchSection,
+    ModelSection,
     RouterSection,
     SleepSection,
     StateSection,
+    TimeoutSection,
 )
 from controller.config.values import WRONG_ITEMS
 
@@ -28,6 +30,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "launch": LaunchSection,
     "state": StateSection,
     "instances": InstanceSection,
+    "models": ModelSection,
+    "timeouts": TimeoutSection,
 }
 REQUIRED = {
     "model": "write the model's name, such as meta-llama/Llama-3.2-1B",

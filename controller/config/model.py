@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.config.schema import LaunchSection, RouterSection, SleepSection
+from controller.config.schema import LaunchSection, ModelSection, RouterSection, SleepSection, TimeoutSection
 from runtime.engines.spec import EngineSpec
 
 SleepSettings = SleepSection
@@ -25,6 +25,8 @@ class Instance:
     spec: EngineSpec
     sleep: SleepSettings
     session: str
+    timeouts: TimeoutSection = field(default_factory=TimeoutSection)
+    weight: float = 1.0
     labels: Mapping[str, str] = field(default_factory=dict)
     venv: Path | None = None
 
@@ -47,6 +49,7 @@ class Config:
     state_url: str = field(repr=False)  # may hold a password
     log_dir: Path
     instances: tuple[Instance, ...]
+    model_settings: Mapping[str, ModelSection] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
 
     @property
@@ -57,6 +60,9 @@ class Config:
     def models(self) -> tuple[str, ...]:
         """Each model once, in the file's order."""
         return tuple(dict.fromkeys(instance.model for instance in self.instances))
+
+    def settings_of(self, model: str) -> ModelSection:
+        return self.model_settings.get(model) or ModelSection()
 
     def instances_of(self, model: str) -> tuple[Instance, ...]:
         return tuple(instance for instance in self.instances if instance.model == model)

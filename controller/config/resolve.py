@@ -8,13 +8,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel
 
 from controller.config.model import Config, Instance, session_name
 from controller.config.schema import ConfigFile, InstanceSection, SleepSection
 from controller.config.values import HOST
 from runtime.engines.kinds import KINDS
 from runtime.engines.spec import ArgumentFacts, EngineSpec
+
+S = TypeVar("S", bound=BaseModel)
 
 FIRST_PORT, PORTS = 20000, 10000
 """Assigned ports stay below the range the kernel hands out (from 32768)."""
@@ -39,6 +44,7 @@ def resolve(file: Path, digest: str, written: ConfigFile, environment: Mapping[s
         state_url=_state_url(file, written.state.url),
         log_dir=_path(file.parent, written.launch.log_dir or f"{file.stem}.logs"),
         instances=instances,
+        model_settings=dict(written.models),
         api_key=_key(written.router.api_key_env, environment),
     )
 
@@ -120,9 +126,13 @@ def environment_of(section: InstanceSection, written: ConfigFile) -> dict[str, s
     return {**written.kvcached, **section.engine_env, **section.env, **section.kvcached_env}
 
 
+def overridden(general: S, own: S) -> S:
+    """``general`` with what ``own`` says itself."""
+    return general.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+
+
 def sleep_of(section: InstanceSection, written: ConfigFile) -> SleepSection:
-    own = section.sleep_manager
-    return written.sleep_manager.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+    return overridden(written.sleep_manager, section.sleep_manager)
 
 
 def venv_of(section: InstanceSection, folder: Path) -> Path | None:
@@ -169,6 +179,8 @@ def _instance(
         spec=spec,
         sleep=sleep_of(section, written),
         session=session_name(written.launch.session_prefix, name),
+        timeouts=overridden(written.router.timeouts, section.timeouts),
+        weight=section.weight,
         labels=dict(section.labels),
         venv=venv,
     )

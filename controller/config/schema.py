@@ -5,7 +5,7 @@ The docstring under a key is its help in an editor: ``json_schema`` puts it into
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -57,6 +57,7 @@ Labels = Annotated[dict[str, str], BeforeValidator(values.labels), WithJsonSchem
 EngineKind = Annotated[str, BeforeValidator(values.engine), WithJsonSchema(_ENGINES)]
 VariableName = Annotated[StrictStr, AfterValidator(values.variable_name)]
 Host = Annotated[Text, AfterValidator(values.host)]
+Balancing = Literal["least_in_flight", "round_robin", "random", "power_of_two", "session", "prefix"]
 Url = Annotated[Text, AfterValidator(values.url)]
 StateUrl = Annotated[Text, AfterValidator(values.state_url)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
@@ -68,6 +69,22 @@ Names = Annotated[tuple[Text, ...], BeforeValidator(values.as_tuple)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TimeoutSection(Section):
+    """How long an engine may take, in seconds.
+
+    An instance may have one too: what it sets there overrides the router's.
+    """
+
+    connect: Positive = 5
+    """Until a connection to the engine is there."""
+    first_byte: Positive = 600
+    """Until the first byte of the answer's body. Bears a long prefill in a full queue."""
+    idle: Positive = 300
+    """Between two pieces of an answer."""
+    total: Positive | None = None
+    """For the whole answer. By default there is no limit."""
 
 
 class RouterSection(Section):
@@ -83,6 +100,19 @@ class RouterSection(Section):
     """Name of the environment variable that holds the clients' key. When set, every route but /health needs it."""
     max_body_mb: Positive = 64
     """Largest request body in MB (1,000,000 bytes). A larger one is answered with 413."""
+    timeouts: Annotated[TimeoutSection, BeforeValidator(values.none_is_empty)] = TimeoutSection()
+    """How long an engine may take."""
+
+
+class ModelSection(Section):
+    """How requests for one model are spread over its replicas."""
+
+    balancing: Balancing = "least_in_flight"
+    """least_in_flight, round_robin, random, power_of_two, session or prefix."""
+    session_header: Annotated[Text, AfterValidator(str.lower)] = "x-session-id"
+    """The header that names a session, for balancing: session."""
+    session_field: Text | None = None
+    """The field of the body that names a session when the header does not, such as user."""
 
 
 class SleepSection(Section):
@@ -168,6 +198,10 @@ class InstanceSection(Section):
     """Free notes, shown as they are."""
     api_key_env: VariableName | None = None
     """Name of the environment variable that holds the engine's own key. It is sent to this engine only."""
+    weight: Positive = 1
+    """Its share of the model's requests, relative to the other replicas."""
+    timeouts: Annotated[TimeoutSection, BeforeValidator(values.none_is_empty)] = TimeoutSection()
+    """How long this engine may take; what is not set here is as in the router's section."""
     sleep_flags: StrictBool = True
     """Whether the flags and variables an engine needs for sleeping are added to its command."""
     sleep_manager: Annotated[SleepSection, BeforeValidator(values.none_is_empty)] = SleepSection()
@@ -185,6 +219,8 @@ class ConfigFile(Section):
     """When idle models sleep and how they wake."""
     launch: Annotated[LaunchSection, BeforeValidator(values.none_is_empty)] = LaunchSection()
     """How engines are started and stopped."""
+    models: Annotated[dict[Text, ModelSection], BeforeValidator(values.none_is_empty)] = {}
+    """Settings of models, by the name their instances have under `model`."""
     state: Annotated[StateSection, BeforeValidator(values.none_is_empty)] = StateSection()
     """Where what must survive a restart is kept: who sleeps, what was launched."""
     launch_delay_seconds: Seconds = 0

@@ -50,6 +50,7 @@ class Instance:
         self.config = config
         self.name = config.name
         self.name_bytes = config.name.encode()
+        self.weight = config.weight
         self.engine = engine
         self.clock = clock
         self.wall = wall

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from controller.fleet.instance import Instance
-from controller.fleet.routes import Route
+from controller.fleet.routes import Choose, Route
 from router import envelope
 from router.errors import BadUpstream, GatewayError, UpstreamTimeout
 from router.proxy import body as bodies
@@ -27,6 +27,7 @@ class Flight:
         "_stream",
         "call",
         "candidates",
+        "choose",
         "instance",
         "is_event_stream",
         "landed",
@@ -40,11 +41,12 @@ class Flight:
         "upstream",
     )
 
-    def __init__(self, call: Call, peeked: Peek, route: Route, tracked: Tracked) -> None:
+    def __init__(self, call: Call, peeked: Peek, route: Route, tracked: Tracked, choose: Choose) -> None:
         self.call = call
         self.peeked = peeked
         self.route = route
         self.tracked = tracked
+        self.choose = choose
         self.candidates: Sequence[Instance] = route.instances
         self.instance: Instance | None = None
         self.pool: Pool | None = None

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from starlette.types import Receive, Scope, Send
 
 from controller.fleet.instance import Instance
-from controller.fleet.routes import Choose, Route
+from controller.fleet.routes import Route
 from router import envelope
 from router.errors import GatewayError, ModelNotFound
 from router.proxy import body as bodies
 from router.proxy.body import ClientGone
 from router.proxy.call import Call, call_of
+from router.proxy.chooser import Chooser
 from router.proxy.departure import Departure
 from router.proxy.flight import Flight, upstream_error
 from router.proxy.pool import Pool
@@ -36,14 +37,14 @@ class Pipeline:
         routes: Mapping[str, Route],
         pools: Mapping[str, Pool],
         traffic: TrafficMonitor,
-        choose: Choose,
+        choosers: Mapping[str, Chooser],
         max_body: int,
     ) -> None:
         self.max_body = max_body
         self._routes = routes
         self._pools = pools
         self._traffic = traffic
-        self._choose = choose
+        self._choosers = choosers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request through plain ASGI."""
@@ -65,7 +66,7 @@ class Pipeline:
         except GatewayError as refused:
             refuse(call, refused)
             return None
-        instance = flight.route.replicas.try_acquire(flight.candidates, self._choose)
+        instance = flight.route.replicas.try_acquire(flight.candidates, flight.choose)
         if instance is not None:
             pool = self._pools[instance.name]
             flight.board(instance, pool)
@@ -82,7 +83,8 @@ class Pipeline:
         route = self._routes.get(peeked.model)
         if route is None:
             raise ModelNotFound(peeked.model)
-        return Flight(call, peeked, route, self._traffic.models[route.model].begin(call.arrived))
+        tracked = self._traffic.models[route.model].begin(call.arrived)
+        return Flight(call, peeked, route, tracked, self._choosers[route.model].for_call(call))
 
     # -- without a task ------------------------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class Pipeline:
         replicas = flight.route.replicas
         while True:
             if flight.instance is None:
-                instance = replicas.try_acquire(flight.candidates, self._choose) or await self._wait(flight)
+                instance = replicas.try_acquire(flight.candidates, flight.choose) or await self._wait(flight)
                 flight.board(instance, self._pools[instance.name])
             try:
                 await self._exchange(flight, error)
@@ -155,7 +157,7 @@ class Pipeline:
         deadline = tracked.arrived + max(one.config.sleep.wake_timeout_seconds for one in candidates)
         began = tracked.wait_begins()
         try:
-            return await flight.route.replicas.acquire(candidates, self._choose, deadline)
+            return await flight.route.replicas.acquire(candidates, flight.choose, deadline)
         finally:
             tracked.wait_ends(began)
 

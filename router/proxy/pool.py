@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from controller.config.schema import TimeoutSection
 from router.proxy.upstream import ConnectFailed, Silent, Upstream
 
 IDLE_SECONDS = 3.0
 """Engines run uvicorn, which closes an idle connection after five: an older one may close just as we write."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. ``first_byte`` bears a long prefill in a full queue, ``between`` a long pause in an answer."""
-
-    connect: float = 5.0
-    first_byte: float = 600.0
-    between: float = 300.0
-
-    @property
-    def sweep(self) -> float:
-        """How often to look for connections that were silent for too long."""
-        return min(1.0, self.first_byte / 4, self.between / 4)
+def sweep_seconds(timeouts: TimeoutSection) -> float:
+    """How often to look for connections that were silent for too long."""
+    return min(1.0, timeouts.first_byte / 4, timeouts.idle / 4, (timeouts.total or 4) / 4)
 
 
 class Pool:
-    def __init__(self, base_url: str, timeouts: Timeouts) -> None:
+    def __init__(self, base_url: str, timeouts: TimeoutSection) -> None:
         parts = urlsplit(base_url)
         self.host = parts.netloc.encode()
         self.timeouts = timeouts
@@ -80,14 +71,16 @@ class Pool:
     async def sweep(self) -> None:
         """Close what nobody used lately, and give up on answers that have fallen silent. Runs until cancelled."""
         while True:
-            await asyncio.sleep(self.timeouts.sweep)
+            await asyncio.sleep(sweep_seconds(self.timeouts))
             now = asyncio.get_running_loop().time()
             self._drop_idle(now)
             for upstream in list(self._busy):
                 # Engines send the head of a stream at once, and then nothing until the prompt is read.
-                limit = self.timeouts.between if upstream.body_begun else self.timeouts.first_byte
+                limit = self.timeouts.idle if upstream.body_begun else self.timeouts.first_byte
                 if upstream.silence(now) > limit:
                     upstream.fail(Silent(f"it sent nothing for {limit:g} s"))
+                elif self.timeouts.total is not None and now - upstream.sent_at > self.timeouts.total:
+                    upstream.fail(Silent(f"it was not done after {self.timeouts.total:g} s"))
 
     def close(self) -> None:
         for upstream in (*self._idle, *self._busy):

@@ -70,6 +70,7 @@ class Upstream(asyncio.Protocol):
         "complete",
         "headers",
         "last_byte",
+        "sent_at",
         "started",
         "status",
     )
@@ -79,7 +80,7 @@ class Upstream(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = True
         self.started = self.body_begun = False
-        self.last_byte = 0.0
+        self.last_byte = self.sent_at = 0.0
         self._loop = loop
         self._transport: Any = None
         self._parser: Any = httptools.HttpResponseParser(self)
@@ -104,7 +105,7 @@ class Upstream(asyncio.Protocol):
         self.headers = []
         self._head_bytes = 0
         self._sink = sink
-        self.last_byte = self._loop.time()
+        self.last_byte = self.sent_at = self._loop.time()
         self._transport.writelines((head, body))
 
     def pause(self) -> None:

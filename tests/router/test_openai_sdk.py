@@ -11,8 +11,6 @@ import openai
 import pytest
 from uvicorn.config import HTTP_PROTOCOLS
 
-import router.lifespan
-from router.proxy.pool import Timeouts
 from tests.router.gateway import Gateway, Spec, whole
 
 pytestmark = pytest.mark.anyio
@@ -23,9 +21,8 @@ KEYED: dict[str, Any] = {"router": {"api_key_env": "K", "max_body_mb": 0.1}, "en
 
 @pytest.fixture(autouse=True)
 def as_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the gateway's own protocol, and engines that are given up soon."""
+    """With the gateway's own protocol."""
     monkeypatch.setitem(HTTP_PROTOCOLS, "httptools", "router.server.protocol:DirectProtocol")
-    monkeypatch.setattr(router.lifespan, "Timeouts", lambda: Timeouts(connect=0.5, first_byte=0.5, between=0.5))
 
 
 @asynccontextmanager
@@ -110,7 +107,12 @@ async def _raises(asked: Any, kind: type[openai.APIStatusError], status: int, co
 async def test_failures_of_engines_are_internal_server_errors(tmp_path: Path) -> None:
     """502, 503 and 504, streaming or not; a stream that breaks off is an error, not an end."""
     settings = {"min_sleep_duration": 0, "wakeup_on_request": False}
-    async with whole(tmp_path, Spec("one"), sleep_manager=settings) as gateway, sdk(gateway) as client:
+    async with (
+        whole(
+            tmp_path, Spec("one", yaml={"timeouts": {"first_byte": 0.5, "idle": 0.5}}), sleep_manager=settings
+        ) as gateway,
+        sdk(gateway) as client,
+    ):
         sim = gateway.sims["one"]
         for stream in (False, True):
             sim.fault(hang={"times": 1})

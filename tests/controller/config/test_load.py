@@ -12,7 +12,7 @@ import pydantic
 import pytest
 
 from controller.config.load import load
-from controller.config.schema import LaunchSection, RouterSection, SleepSection
+from controller.config.schema import LaunchSection, RouterSection, SleepSection, TimeoutSection
 from tests.controller.config.conftest import Load
 
 KVCACHED = """
@@ -120,6 +120,7 @@ def test_defaults(loaded: Load, tmp_path: Path) -> None:
         "router_port": 8080,
         "api_key_env": None,
         "max_body_mb": 64,
+        "timeouts": TimeoutSection(),
     }
     assert dict(config.sleep) == {
         "idle_threshold_seconds": 300,

@@ -11,10 +11,9 @@ import httpx2
 import pytest
 import yaml
 
-import router.lifespan
 from controller.config.load import load
+from controller.config.schema import TimeoutSection
 from router.app import create_app
-from router.proxy.pool import Timeouts
 from tests.router.gateway import SGLANG, VLLM, Spec, code_of, replica_of, served, until, whole
 from tests.router.proxy.scripted import Received, answer, raw, scripted
 from tests.runtime.engines.sim.stage import program
@@ -24,13 +23,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_door")]
 BODY = {"model": "one", "prompt": "x", "max_tokens": 5}
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines are given up after fractions of a second."""
-    monkeypatch.setattr(router.lifespan, "Timeouts", lambda: Timeouts(connect=0.5, first_byte=0.6, between=0.3))
+SOON = {"timeouts": {"connect": 0.5, "first_byte": 0.6, "idle": 0.3}}
+"""Engines are given up after fractions of a second."""
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("options", [VLLM, SGLANG], ids=["vllm", "sglang"])
 async def test_faults_have_their_status_and_code(tmp_path: Path, options: object) -> None:
     """Each tells the client what happened, is counted as failed, and the next request is served."""
@@ -38,7 +34,7 @@ async def test_faults_have_their_status_and_code(tmp_path: Path, options: object
         "hang": (504, "engine_timeout"),
         "garbage": (502, "engine_disconnected"),
     }
-    spec = Spec("one", options)  # type: ignore[arg-type]
+    spec = Spec("one", options, SOON)  # type: ignore[arg-type]
     async with whole(tmp_path, spec) as gateway:
         sim = gateway.sims["one"]
         for failed, (fault, expected) in enumerate(cases.items(), 1):
@@ -68,11 +64,24 @@ async def test_faults_have_their_status_and_code(tmp_path: Path, options: object
         await until(lambda: gateway.in_flight == sim.running == 0)
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_quiet_engine_that_goes_on_is_not_given_up(tmp_path: Path) -> None:
     """Pauses shorter than the limits add up to a long answer."""
-    async with whole(tmp_path, Spec("one", replace(VLLM, ttft=0.4, tokens_per_second=5.0))) as gateway:
+    async with whole(tmp_path, Spec("one", replace(VLLM, ttft=0.4, tokens_per_second=5.0), SOON)) as gateway:
         assert (await gateway.complete("one", stream=True, max_tokens=5)).text.endswith("[DONE]\n\n")
+
+
+async def test_an_answer_has_all_the_time_it_is_given(tmp_path: Path) -> None:
+    """``total``: an answer that takes longer is ended, however steadily it comes; without it, it is not."""
+    slow = replace(VLLM, tokens_per_second=20.0)
+    limited = Spec("limited", slow, {"timeouts": {"total": 0.5}})
+    async with whole(tmp_path, limited, Spec("free", slow)) as gateway:
+        async with raw(gateway) as client:
+            await client.post("/v1/completions", BODY | {"model": "limited", "stream": True, "max_tokens": 40})
+            rest = await client.rest()
+        assert b"engine_timeout" in rest
+        assert b"[DONE]" not in rest
+        assert (await gateway.complete("free", stream=True, max_tokens=20)).text.endswith("[DONE]\n\n")
+        assert gateway.in_flight == 0
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -96,6 +105,7 @@ async def test_engine_process_that_dies(tmp_path: Path, first: bool) -> None:
                     await engine.post("/sim/faults", json={"crash": {"tokens": 2}})
                 with pytest.raises(httpx2.RemoteProtocolError):
                     await client.post("/v1/completions", json=body | {"stream": True})
+            await asyncio.to_thread(process.wait, 10)  # until then the kernel still takes connections for it
             begun = time.monotonic()
             assert code_of(await client.post("/v1/completions", json=body)) == (502, "engine_unreachable")
             assert time.monotonic() - begun < 2
@@ -128,7 +138,7 @@ async def test_replica_that_cannot_be_reached_is_passed_over(tmp_path: Path) -> 
     """Nothing was sent to it: the other one answers."""
     async with whole(tmp_path, replica_of("m", "a"), replica_of("m", "b")) as gateway:
         pool = gateway.live.pools["a"]
-        gateway.live.pools["a"] = type(pool)("http://127.0.0.1:1", Timeouts())  # type: ignore[index]
+        gateway.live.pools["a"] = type(pool)("http://127.0.0.1:1", TimeoutSection())  # type: ignore[index]
         answers = [await gateway.complete("m") for _ in range(4)]
         assert [one.status_code for one in answers] == [200] * 4
         assert {one.headers["x-torpor-instance"] for one in answers} == {"b"}
