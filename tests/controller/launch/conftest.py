@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import contextlib
 import os
 import shutil
 import socket
@@ -148,7 +149,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workp
     yield Workplace(tmp_path)
     subprocess.run([program, "-L", "default", "kill-server"], capture_output=True, check=False, timeout=10)
     for process in processes_of(tmp_path):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it went by itself just now
+            process.kill()
     shutil.rmtree(sockets, ignore_errors=True)
 
 
