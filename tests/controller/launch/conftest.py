@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
-import contextlib
 import os
 import shutil
 import socket
