@@ -34,13 +34,17 @@ ENGINE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``seconds`` of one load on one gateway; ``warm`` and ``counted`` seconds before it and of counting after it."""
+    """``seconds`` of one load on one gateway; ``warm`` and ``counted`` seconds before it and of counting after it.
+
+    ``cycle_seconds``: how long it is watched without requests, and counted when it has many engines. It looks at each
+    of them every five seconds, so anything shorter would see all of that or nothing.
+    """
 
     rounds: int = 3
     seconds: float = 5.0
     warm: float = 1.0
     counted: float = 1.5
-    idle_seconds: float = 6.0
+    cycle_seconds: float = 5.0
     settle_seconds: float = 1.0
     connections: int = 32
     streams: int = 128
@@ -74,7 +78,14 @@ class Bench:
         finally:
             stop(gateway.process)
 
-    def measure(self, gateway: Running, asked: Sequence[bytes], connections: int, tokens: int | None) -> Round:
+    def measure(
+        self,
+        gateway: Running,
+        asked: Sequence[bytes],
+        connections: int,
+        tokens: int | None,
+        counting: float | None = None,
+    ) -> Round:
         def load(seconds: float) -> Seen:
             return uvloop.run(flood(gateway.port, asked, connections, tokens, seconds))
 
@@ -86,7 +97,7 @@ class Bench:
         instructions, counted = None, Seen()
         if self._counter is not None:  # apart, because counting costs time
             self._counter.start(root)
-            counted = load(plan.counted)
+            counted = load(counting or plan.counted)
             instructions = self._counter.stop()
         for problem, number in seen.errors.items():
             note(f"{gateway.name}: {number} x {problem}")
@@ -105,7 +116,7 @@ class Bench:
 
     def rest(self, gateway: Running) -> Round:
         """What it does without requests, when it has been up for a while: it keeps looking at its engines."""
-        root, seconds = gateway.process.pid, self.plan.idle_seconds
+        root, seconds = gateway.process.pid, self.plan.cycle_seconds
         time.sleep(self.plan.settle_seconds)
         if self._counter is not None:
             self._counter.start(root)
@@ -203,7 +214,7 @@ def flatness(bench: Bench) -> dict[str, Any]:
             note(f"round {turn + 1} of {plan.rounds}: requests, configured: {name}")
             with bench.running(OURS, fleet) as gateway:  # alone: one with many models is busy without requests, too
                 idle[name].append(bench.rest(gateway))
-                rounds[name].append(bench.measure(gateway, asked[name], plan.connections, None))
+                rounds[name].append(bench.measure(gateway, asked[name], plan.connections, None, plan.cycle_seconds))
     what = {
         "one": "1 model, 1 replica",
         "models": f"{plan.models} models",

@@ -102,13 +102,13 @@ def test_a_target_is_met_up_to_its_limit(figure: float | None, met: bool | None)
 
 
 def test_targets_are_found_in_the_results() -> None:
-    """All six of the issue, in its units."""
+    """All six of the issue, in its units; growth in instructions when they were counted."""
     found = verdict.targets(
         {
             "requests": {"torpor": {"cpu_ratio": 3.0}},
             "streams": {"torpor": {"cpu_ratio": 1.2, "ttft_ratio": 1.9}},
             "memory": {"torpor": {"bytes_per_stream": 12_500.0}},
-            "flat": {"models": {"ratio": 1.0}, "replicas": {"ratio": 1.05}},
+            "flat": {"models": {"ratio": 1.0}, "replicas": {"ratio": 2.0, "instructions_ratio": 1.05}},
         }
     )
     assert [target.figure for target in found] == [1.2, 3.0, 1.9, 12.5, 1.0, 1.05]
