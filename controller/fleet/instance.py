@@ -63,6 +63,9 @@ class Instance:
         self.level = 0
         self.cause = ""
         self.asleep_since = 0.0  # wall: it may be from before this process
+        self.abandoned_at = float("-inf")
+        self._slept_before = 0.0
+        self._known_asleep_at = clock()
         self.process: str | None = None  # the one that was put to sleep, where that is known
         self.wake_failures = 0
         self.sleeps: Counter[str] = Counter()
@@ -79,9 +82,11 @@ class Instance:
             raise AssertionError(f"{self.name} is {self.state}, not ready")
         self.in_flight += 1
 
-    def end(self) -> None:
-        """Count it out: its last byte is sent, or its client is gone."""
+    def end(self, *, abandoned: bool = False) -> None:
+        """Count it out: its last byte is sent, or its client is gone (``abandoned``, before the answer was whole)."""
         self.in_flight -= 1
+        if abandoned:
+            self.abandoned_at = self.clock()
         if self.in_flight == 0 and self._drain is not None:
             self._drain.changed.set()
 
@@ -104,8 +109,8 @@ class Instance:
         return max(0.0, self.config.sleep.min_sleep_duration - self.sleep_duration())
 
     def sleep_duration(self) -> float:
-        """Seconds asleep so far."""
-        return max(0.0, self.wall() - self.asleep_since)
+        """Seconds asleep so far. Not by the wall clock, which may be set while it sleeps."""
+        return self._slept_before + self.clock() - self._known_asleep_at
 
     # -- states --------------------------------------------------------------------------------------------------
 
@@ -160,6 +165,7 @@ class Instance:
 
     def _remember(self, mark: SleepMark) -> None:
         self.level, self.cause, self.asleep_since, self.process = mark.level, mark.cause, mark.since, mark.process
+        self._slept_before, self._known_asleep_at = max(0.0, self.wall() - mark.since), self.clock()
 
     def _enter(self, state: State) -> None:
         """Tell whoever waits even if nothing changed: they may wait for a look that found the same."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 from controller.fleet.errors import Busy, CalledOff, EngineFailed, NotPossible, TransitionRefused
 from controller.fleet.instance import Drain, Instance
 from controller.fleet.origin import Origin
+from controller.fleet.single_flight import SingleFlight
 from controller.fleet.state import State
 from runtime.engines.base import EngineError, EngineRefused, EngineTimeout, EngineUnreachable, NotSupported
 from state.database import StateError
@@ -21,7 +22,12 @@ from state.sleep_marks import Phase, SleepMark, SleepMarks
 
 log = logging.getLogger(__name__)
 
+UNSETTLED = frozenset({State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN, State.FAILED})
+
 DOUBT_TRIES, DOUBT_PAUSE = 4, 1.0
+ABANDONED_SECONDS = 10.0
+"""An engine may run on for a request whose client has left: SGLang was seen to do so for four seconds."""
+
 BUSY_PAUSE = 0.1
 
 
@@ -32,7 +38,7 @@ class Transitions:
         self._marks = marks
         self._origin = origin
         self._lock = asyncio.Lock()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._flights = SingleFlight(self.instance.name, self._broke)
 
     @property
     def under_way(self) -> bool:
@@ -40,9 +46,7 @@ class Transitions:
 
     async def aclose(self) -> None:
         """Stop what is under way. Its mark tells the next gateway what the engine may have been told."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._flights.aclose()
 
     # -- sleep ---------------------------------------------------------------------------------------------------
 
@@ -64,10 +68,10 @@ class Transitions:
         if not self._engine.capabilities.sleep:
             kind = instance.config.spec.kind
             raise NotPossible(f"{instance.name!r} cannot sleep: an engine of kind {kind!r} has no way to")
-        if self._running("sleep") is None and instance.state is not State.READY:
+        if self._flights.running("sleep") is None and instance.state is not State.READY:
             raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
         level = level or instance.config.sleep.level
-        await self._join("sleep", lambda: self._fall_asleep(cause, drain_seconds, level, wanted))
+        await self._flights.join("sleep", lambda: self._fall_asleep(cause, drain_seconds, level, wanted))
 
     async def _fall_asleep(self, cause: str, drain_seconds: float, level: int, wanted: Callable[[], bool]) -> None:
         instance = self.instance
@@ -138,7 +142,7 @@ class Transitions:
         instance = self.instance
         while True:
             # A request whose client has left may still run in there, and so may a health check.
-            busy = instance.in_flight or await self._engine.busy()
+            busy = instance.in_flight or await self._busy()
             if drain.called_off:
                 raise CalledOff(f"{instance.name!r} stays awake: a request came")
             if not busy and not instance.in_flight:
@@ -147,6 +151,13 @@ class Transitions:
             if left <= 0:
                 raise Busy(f"{instance.name!r} was still busy when its time to drain was over, and stays awake")
             await drain.change(left if instance.in_flight else min(left, BUSY_PAUSE))
+
+    async def _busy(self) -> bool:
+        """By the engine's own count. One that does not tell is given time to notice that a client has left."""
+        count = await self._engine.busy()
+        if count is None:
+            return self.instance.clock() - self.instance.abandoned_at < ABANDONED_SECONDS
+        return count > 0
 
     # -- wake ----------------------------------------------------------------------------------------------------
 
@@ -159,11 +170,11 @@ class Transitions:
             return
         if instance.state not in (State.ASLEEP, State.FALLING_ASLEEP, State.WAKING):
             raise NotPossible(f"{instance.name!r} is {instance.state}: {instance.problem}")
-        await self._join("wake", lambda: self._wake_up(cause))
+        await self._flights.join("wake", lambda: self._wake_up(cause))
 
     def wake_soon(self, cause: str) -> None:
         """Begin to wake it without waiting; the outcome is seen in its state."""
-        self._start("wake", lambda: self._wake_up(cause))
+        self._flights.start("wake", lambda: self._wake_up(cause))
 
     async def _wake_up(self, cause: str) -> None:
         instance = self.instance
@@ -222,7 +233,7 @@ class Transitions:
                 await asyncio.sleep(DOUBT_PAUSE)
             try:
                 asleep = await self._engine.is_asleep()
-                if asleep is None and not await self._engine.busy():
+                if asleep is None and not await self._busy():
                     log.warning("%s cannot be asked whether it sleeps: it is put to sleep", self.instance.name)
                     await self._engine.sleep(level)
                     return True
@@ -240,11 +251,11 @@ class Transitions:
 
     async def settle(self) -> None:
         """Find out the state of an instance that is unknown, starting or failed."""
-        await self._join("settle", self._settle)
+        await self._flights.join("settle", self._settle)
 
     def settle_soon(self) -> None:
         """Begin to find out without waiting; what was found is seen in its state."""
-        self._start("settle", self._settle)
+        self._flights.start("settle", self._settle)
 
     async def _settle(self) -> None:
         if self._lock.locked():
@@ -255,12 +266,13 @@ class Transitions:
     async def _find_out(self) -> None:
         instance = self.instance
         if not await self._engine.healthy():
+            await self._forget_if_gone()
             if await self._origin.starting():
                 instance.enter_starting("it is starting")
             else:
                 instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
             return
-        mark = (await self._marks.all()).get(instance.name)
+        mark = await self._mark()
         try:
             asleep = await self._sleeps(mark)
         except EngineError as error:
@@ -278,6 +290,32 @@ class Transitions:
             await self._origin.was_ready()
             instance.enter_ready()
 
+    async def _mark(self) -> SleepMark | None:
+        """The mark of this instance, or of its process under a name that the YAML had before."""
+        marks = await self._marks.all()
+        if instance_mark := marks.get(self.instance.name):
+            return instance_mark
+        process = await self._origin.process()
+        older = next((mark for mark in marks.values() if process is not None and mark.process == process), None)
+        if older is None:
+            return None
+        await self._marks.clear(older.instance)
+        mark = replace(older, instance=self.instance.name)
+        await self._write(mark)
+        return mark
+
+    async def _forget_if_gone(self) -> None:
+        """Nobody listens there: whoever slept is gone, and the next one to listen is awake.
+
+        On another machine nothing else tells that an engine was restarted.
+        """
+        try:
+            await self._engine.busy()
+        except EngineUnreachable:
+            await self._clear()
+        except EngineError:
+            pass
+
     async def _sleeps(self, mark: SleepMark | None) -> bool | None:
         """Whether an engine that is up sleeps: by its own word, else by its mark."""
         asleep = await self._engine.is_asleep()
@@ -294,7 +332,7 @@ class Transitions:
 
     def observe_soon(self) -> None:
         """Look at it now, without waiting."""
-        self._start("observe", self.observe)
+        self._flights.start("observe", self.observe)
 
     async def observe(self) -> None:
         """Look at an instance that is ready or asleep, and correct the record if the engine says otherwise."""
@@ -316,6 +354,7 @@ class Transitions:
         instance.looked_at = instance.clock()
         if not healthy:
             instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
+            await self._forget_if_gone()
         elif instance.state is State.ASLEEP and asleep is False:
             log.warning("%s is awake, though nobody here woke it", instance.name)
             await self._clear()
@@ -342,34 +381,10 @@ class Transitions:
         except StateError:
             log.exception("the sleep mark of %s could not be cleared", self.instance.name)
 
-    # -- single flight -------------------------------------------------------------------------------------------
-
-    def _running(self, what: str) -> asyncio.Task[None] | None:
-        task = self._tasks.get(what)
-        return None if task is None or task.done() else task
-
-    def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        task = self._running(what)
-        if task is None:
-            task = self._tasks[what] = asyncio.create_task(_run(work), name=f"{what} {self.instance.name}")
-            task.add_done_callback(self._see)
-        return task
-
-    async def _join(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        # Shielded: whoever asked may leave, the engine is told to the end all the same.
-        await asyncio.shield(self._start(what, work))
-
-    def _see(self, task: asyncio.Task[None]) -> None:
-        """Nobody may be waiting for it. A refusal is in the state already; anything else must not get lost."""
-        if task.cancelled() or (error := task.exception()) is None or isinstance(error, TransitionRefused):
-            return
-        log.error("%s broke", task.get_name(), exc_info=error)
-        if self.instance.state in (State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN, State.FAILED):
-            self.instance.enter_failed(f"{task.get_name()} broke: {error}")
-
-
-async def _run(work: Callable[[], Awaitable[None]]) -> None:
-    await work()
+    def _broke(self, error: BaseException) -> None:
+        """A transition ended as none should. Who waits for it must not wait on."""
+        if not isinstance(error, TransitionRefused) and self.instance.state in UNSETTLED:
+            self.instance.enter_failed(str(error))
 
 
 def _is_another(process: str | None, recorded: str | None) -> bool:

@@ -90,10 +90,13 @@ def peek(headers: Headers, body: bytes) -> Peek:
 
 
 def rename(body: bytes, peeked: Peek, model: str) -> bytes:
-    """The same body with another model name; every other value stays as it was written."""
+    """The same body with another model name; every other value stays as it was written. Raises ``InvalidRequest``."""
     if peeked.model_at is not None:
         return body[: peeked.model_at.start] + model.encode() + body[peeked.model_at.stop :]
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+        raise InvalidRequest(f"The body is not valid JSON: {broken}", "invalid_json") from None
     fields["model"] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(fields)
 
@@ -122,7 +125,7 @@ def _peek_json(body: bytes) -> Peek:
         raise InvalidRequest("The parameter 'model' is missing.", "missing_parameter", param="model")
     try:
         model = _name_decoder.decode(found.model)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         model = ""
     if not model:
         raise InvalidRequest("The parameter 'model' must be a model's name.", "invalid_parameter", param="model")

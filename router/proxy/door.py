@@ -84,7 +84,8 @@ class AsgiDoor:
             self.write(chunk, last)
 
     def write(self, chunk: bytes, last: bool) -> None:
-        self._put({"type": "http.response.body", "body": chunk, "more_body": not last})
+        if chunk or last:
+            self._put({"type": "http.response.body", "body": chunk, "more_body": not last})
 
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         if not self._started:

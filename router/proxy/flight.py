@@ -25,6 +25,7 @@ class Flight:
 
     __slots__ = (
         "_stream",
+        "abandoned",
         "call",
         "candidates",
         "choose",
@@ -53,6 +54,7 @@ class Flight:
         self.upstream: Upstream | None = None
         self.landed: Landed = _nowhere
         self.started = False
+        self.abandoned = False
         self.is_event_stream = False
         self.status = 0
         self.tail = Tail()
@@ -64,13 +66,13 @@ class Flight:
         self.pool = pool
 
     def take_off(self, upstream: Upstream, landed: Landed) -> None:
-        """Send the request. Must have boarded."""
+        """Send the request. Must have boarded. Raises ``InvalidRequest`` when its body cannot be rewritten."""
         assert self.instance is not None and self.pool is not None
+        self.upstream = upstream
         call, spec = self.call, self.instance.config.spec
         name = self.route.rename[self.instance]
         body = call.body if name is None else bodies.rename(call.body, self.peeked, name)
         head = request_head(call.method, call.target, call.headers, spec, self.pool.host, call.id, len(body))
-        self.upstream = upstream
         self.landed = landed
         upstream.begin(head, body, self)
 
@@ -78,11 +80,13 @@ class Flight:
         """Give the connection back, or close it if its answer is not whole, and count out on the instance."""
         self.give_back()
         if self.instance is not None:
-            self.instance.end()
+            self.instance.end(abandoned=self.abandoned)
             self.instance = None
+            self.abandoned = False
 
     def give_back(self) -> None:
         if self.upstream is not None and self.pool is not None:
+            self.abandoned = not self.upstream.complete
             self.pool.release(self.upstream)
             self.upstream = None
 

@@ -72,8 +72,13 @@ class Pipeline:
             flight.board(instance, pool)
             upstream = pool.kept()
             if upstream is not None:
-                call.door.watch(lambda: _abandon(flight))
-                flight.take_off(upstream, self._landed)
+                try:
+                    flight.take_off(upstream, self._landed)
+                except Exception as error:  # noqa: BLE001  # told to the log by _give_up
+                    _give_up(flight, error)
+                    flight.leave()
+                else:
+                    call.door.watch(lambda: _abandon(flight))
                 return None
         return asyncio.create_task(self._fly(flight))
 
@@ -114,12 +119,8 @@ class Pipeline:
         except asyncio.CancelledError:
             flight.record(Outcome.FAILED, 503)
             raise
-        except Exception as failed:
-            found = envelope.gateway_error(failed)
-            if not envelope.is_expected(failed):
-                log.exception("serving %s broke", flight.call.path)
-            flight.record(Outcome.FAILED, found.status)
-            refuse(flight.call, found)
+        except Exception as failed:  # noqa: BLE001  # told to the log by _give_up
+            _give_up(flight, failed)
         finally:
             flight.leave()
         await door.flush()
@@ -214,6 +215,15 @@ def _abandon(flight: Flight) -> None:
     """The client has left in the middle of a flight without a task."""
     flight.record(Outcome.CANCELLED, 499)
     flight.leave()
+
+
+def _give_up(flight: Flight, error: Exception) -> None:
+    """Tell the client what went wrong; what nobody expected is told to the log too."""
+    found = envelope.gateway_error(error)
+    if not envelope.is_expected(error):
+        log.error("serving %s broke", flight.call.path, exc_info=error)
+    flight.record(Outcome.FAILED, found.status)
+    refuse(flight.call, found)
 
 
 def _broke_off(flight: Flight, error: UpstreamError) -> None:

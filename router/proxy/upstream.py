@@ -65,6 +65,7 @@ class Upstream(asyncio.Protocol):
         "_parser",
         "_paused",
         "_sink",
+        "_told",
         "_transport",
         "body_begun",
         "complete",
@@ -89,6 +90,7 @@ class Upstream(asyncio.Protocol):
         self._head_bytes = 0
         self._head_done = False
         self._framed = False
+        self._told = False
         self._fresh = False
         self._sink: Sink | None = None
 
@@ -101,7 +103,7 @@ class Upstream(asyncio.Protocol):
 
     def begin(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request. Its answer, or its failure, goes to ``sink``."""
-        self.complete = self.started = self.body_begun = self._head_done = self._framed = False
+        self.complete = self.started = self.body_begun = self._head_done = self._framed = self._told = False
         self.headers = []
         self._head_bytes = 0
         self._sink = sink
@@ -172,7 +174,9 @@ class Upstream(asyncio.Protocol):
             return
         chunk = b"".join(self._arrived)
         self._arrived.clear()
-        self._deliver(chunk)
+        if chunk or self.complete or not self._told:  # a read may bring nothing but the frame of a chunk
+            self._told = True
+            self._deliver(chunk)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -195,13 +199,21 @@ class Upstream(asyncio.Protocol):
 
     # -- the parser ----------------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self.complete and self._transport is not None:
+            self._transport.close()  # an answer that nobody asked for: no request may meet it
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.complete:
+            return
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._framed = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self.complete:
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers = []  # 100 Continue and its like announce an answer, and are none
@@ -213,8 +225,9 @@ class Upstream(asyncio.Protocol):
         self._head_done = True
 
     def on_body(self, data: bytes) -> None:
-        self.body_begun = True
-        self._arrived.append(data)
+        if not self.complete:
+            self.body_begun = True
+            self._arrived.append(data)
 
     def on_message_complete(self) -> None:
         if not self._head_done or self.complete:

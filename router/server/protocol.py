@@ -8,6 +8,7 @@ keep-alive, pipelining and graceful stop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from router.proxy.call import Call
 from router.proxy.door import Headers, nothing
+
+log = logging.getLogger(__name__)
 
 BODILESS = (204, 304)
 KEEP_DISCARDING = 4
@@ -42,6 +45,9 @@ class ShortWay:
 
 class DirectProtocol(HttpToolsProtocol):
     _door: DirectDoor | None = None
+    """Of the answer in progress, or the last one."""
+    _reading: DirectDoor | None = None
+    """Of the request whose body is being read; None if uvicorn does that."""
     _way: ShortWay | None = None
 
     # -- the parser ----------------------------------------------------------------------------------------------
@@ -50,7 +56,7 @@ class DirectProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self._door = None
+        self._reading = None
 
     def on_headers_complete(self) -> None:
         path = self.url.partition(b"?")[0]
@@ -62,7 +68,8 @@ class DirectProtocol(HttpToolsProtocol):
             return
         version = self.parser.get_http_version()
         door = DirectDoor(self, version == "1.1", version != "1.0" and self.parser.should_keep_alive())
-        self._door, self._way, self._serve = door, way, serve
+        self._door = self._reading = door
+        self._way, self._serve = way, serve
         self._path = path.decode("latin-1")
         self._body: list[bytes] = []
         self._size = 0
@@ -71,7 +78,7 @@ class DirectProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        door = self._door
+        door = self._reading
         if door is None:
             super().on_body(body)
             return
@@ -87,7 +94,7 @@ class DirectProtocol(HttpToolsProtocol):
                 self._refuse_size()
 
     def on_message_complete(self) -> None:
-        door = self._door
+        door = self._reading
         if door is None:
             super().on_message_complete()
             return
@@ -101,7 +108,12 @@ class DirectProtocol(HttpToolsProtocol):
         whole = body[0] if len(body) == 1 else b"".join(body)
         self._body = []
         call = Call("POST", self._path, self.url, self.headers, whole, door, time.monotonic())
-        task = self._serve(call)
+        try:
+            task = self._serve(call)
+        except Exception:
+            log.exception("serving %s broke", self._path)
+            self.transport.abort()
+            return
         if task is not None:
             door.own(task)
 
@@ -114,9 +126,15 @@ class DirectProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _refuse_size(self) -> None:
-        assert self._door is not None and self._way is not None
-        call = Call("POST", self._path, self.url, self.headers, b"", self._door, time.monotonic())
-        self._way.refuse_size(call, not self._door.keep_alive)
+        assert self._reading is not None and self._way is not None
+        call = Call("POST", self._path, self.url, self.headers, b"", self._reading, time.monotonic())
+        self._way.refuse_size(call, not self._reading.keep_alive)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._door is None or self._door.response_complete:
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()  # in the middle of an answer nothing else can be said
 
     # -- the transport -------------------------------------------------------------------------------------------
 
@@ -219,24 +237,30 @@ class DirectDoor:
                 self.keep_alive = False  # such a client is told the end by the connection's
         parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         self._add(parts, chunk, last)
-        self._transport.write(b"".join(parts))
+        self._send(b"".join(parts))
         if last:
             self._complete()
 
     def write(self, chunk: bytes, last: bool) -> None:
         if self.disconnected:
             return
-        if self._chunked and not last:  # nearly every call
+        if self._chunked and chunk and not last:  # nearly every call
             size = len(chunk)
             line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
-            self._transport.write(b"".join((line, chunk, b"\r\n")))
+            self._send(b"".join((line, chunk, b"\r\n")))
             return
         parts: list[bytes] = []
         self._add(parts, chunk, last)
         if parts:
-            self._transport.write(b"".join(parts))
+            self._send(b"".join(parts))
         if last:
             self._complete()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._transport.write(data)
+        except RuntimeError:  # it is closing, and has not said so yet
+            self.left()
 
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         if not self._started:
