@@ -26,7 +26,7 @@ LONG = {"model": "one", "prompt": "x", "max_tokens": 2000}
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("first_byte", [True, False])
 async def test_engine_is_told_at_once(tmp_path: Path, stream: bool, first_byte: bool) -> None:
-    """Within half a second, streaming or not, before the first byte and after it; counted as cancelled."""
+    """At once, streaming or not, before the first byte and after it; counted as cancelled."""
     if first_byte and not stream:
         return  # its first byte is its last
     async with whole(tmp_path, Spec("one", SLOW if first_byte else LATE)) as running:
@@ -40,7 +40,7 @@ async def test_engine_is_told_at_once(tmp_path: Path, stream: bool, first_byte: 
             client.writer.transport.abort()
             left = time.monotonic()
             await until(lambda: sim.count("aborted_requests") == 1)
-            assert time.monotonic() - left < 0.5
+            assert time.monotonic() - left < 1.5  # 0.05 on a quiet machine; seconds if it did not notice
         await until(lambda: running.in_flight == 0)
         traffic = running.live.traffic.models["one"]
         assert {outcome.value: count for outcome, count in traffic.outcomes.items()} == {

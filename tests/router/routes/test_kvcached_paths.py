@@ -153,7 +153,7 @@ async def test_health_models_and_server_info(tmp_path: Path) -> None:
         urls = {name: sim.url for name, sim in gateway.sims.items()}
         begun = time.monotonic()
         every = await get(gateway, "/health/all")
-        assert time.monotonic() - begun < 0.75
+        assert time.monotonic() - begun < 2.5
         assert every["model"] == "all"
         assert every["health"][MODEL] == {urls["first"]: True, urls["second"]: True}
         assert (every["health"]["down"], every["health"]["idle"]) == ({urls["down"]: False}, {urls["idle"]: True})

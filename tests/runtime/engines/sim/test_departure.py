@@ -27,7 +27,7 @@ async def test_client_that_leaves_frees_its_place(stream: bool) -> None:
         await leave(sim, stream=stream)
         left = time.monotonic()
         await until(lambda: not sim.engine.scheduler.running)
-        assert time.monotonic() - left < 0.25  # 0.1 on a quiet machine
+        assert time.monotonic() - left < 1.5  # 0.1 on a quiet machine; seconds if it did not notice
         metrics = await sim.metrics()
     assert metrics["sim:aborted_requests_total"] == 1
     assert value_of(metrics, "vllm:request_success_total") == 0
