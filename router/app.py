@@ -47,14 +47,17 @@ def short_way(table: Sequence[Endpoint], key: Key | None) -> ShortWay:
     max_body = min(pipeline.max_body for pipeline in pipelines.values())
 
     def serve_with(pipeline: Pipeline) -> Serve:
+        if key is None:
+            return pipeline.serve
+
         def serve(call: Call) -> asyncio.Task[None] | None:
-            refusal = key.refusal(call.headers) if key is not None else None
+            refusal = key.refusal(call.headers)
             if refusal is None:
                 return pipeline.serve(call)
             refuse(call, refusal)
             return None
 
-        return serve if key is not None else pipeline.serve
+        return serve
 
     def refuse_size(call: Call, close: bool) -> None:
         refuse(call, too_large(max_body, close=close))

@@ -63,9 +63,10 @@ def is_expected(error: Exception) -> bool:
 def response(error: Exception, scope: Scope) -> Response:
     """The whole answer to a request that cannot be served."""
     found = gateway_error(error)
-    answer = Response(body(found, scope["path"]), found.status, media_type="application/json")
-    answer.raw_headers.extend([*headers(found), (REQUEST_ID, request_id(scope["headers"]))])
-    return answer
+    own, text = answer(found, scope["path"], request_id(scope["headers"]))
+    whole = Response(text, found.status)
+    whole.raw_headers = own
+    return whole
 
 
 def answer(error: GatewayError, path: str, identity: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:

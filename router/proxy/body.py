@@ -161,7 +161,6 @@ class _Form:
         self.stream: slice | None = None
         self._field = b""
         self._value = b""
-        self._is_disposition = False
         self._name: bytes | None = None
         self._span: slice | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 
@@ -22,6 +23,25 @@ def options(args: Sequence[str], flag: str) -> tuple[str, ...]:
         if name == flag:
             found = values
     return found
+
+
+def named_paths(args: Sequence[str], flag: str, key: str) -> tuple[str, ...]:
+    """The names of what ``flag`` lists as ``name=path``, or as JSON with the name under ``key``.
+
+    What is neither is left out: the engine itself will say what is wrong with it.
+    """
+    names = []
+    for item in options(args, flag):
+        if item.startswith("{"):
+            try:
+                name = json.loads(item)[key]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if isinstance(name, str):
+                names.append(name)
+        elif "=" in item:
+            names.append(item.partition("=")[0])
+    return tuple(names)
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
-from runtime.engines.arguments import has_flag, option, options
+from runtime.engines.arguments import has_flag, named_paths, option, options
 from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
 
 SLEEP_FLAG = "--enable-memory-saver"
@@ -28,29 +27,13 @@ def command(spec: EngineSpec) -> Command:
 def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
     names = options(args, "--served-model-name") or (model,)
     # Asked for an adapter under its bare name, SGLang answers with the base model and says nothing.
-    loras = _adapters(args)
+    loras = named_paths(args, "--lora-paths", "lora_name")
     return ArgumentFacts(
         host=option(args, "--host"),
         port=option(args, "--port"),
         served_names=names,
         adapters={lora: f"{names[0]}:{lora}" for lora in loras},
     )
-
-
-def _adapters(args: Sequence[str]) -> list[str]:
-    """Names of ``--lora-paths``, given as ``name=path`` or as JSON."""
-    names = []
-    for module in options(args, "--lora-paths"):
-        if module.startswith("{"):
-            try:
-                name = json.loads(module)["lora_name"]
-            except (ValueError, KeyError, TypeError):
-                continue  # SGLang itself will say what is wrong with it
-            if isinstance(name, str):
-                names.append(name)
-        elif "=" in module:
-            names.append(module.partition("=")[0])
-    return names
 
 
 def keeps_weights(args: Sequence[str]) -> bool:

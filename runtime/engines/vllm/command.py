@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
-from runtime.engines.arguments import has_flag, option, options
+from runtime.engines.arguments import has_flag, named_paths, option, options
 from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
 
 SLEEP_FLAG = "--enable-sleep-mode"
@@ -32,7 +31,10 @@ def command(spec: EngineSpec) -> Command:
 def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
     names = options(args, "--served-model-name") or (model,)
     return ArgumentFacts(
-        host=option(args, "--host"), port=option(args, "--port"), served_names=names, adapters=_adapters(args)
+        host=option(args, "--host"),
+        port=option(args, "--port"),
+        served_names=names,
+        adapters={name: name for name in named_paths(args, "--lora-modules", "name")},
     )
 
 
@@ -41,19 +43,3 @@ def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: boo
     if env.get(DEV_MODE, "1" if sleep_flags else "0").lower() not in ("1", "true", "yes"):
         return f"vLLM has its sleep endpoints only with {DEV_MODE}=1"
     return None
-
-
-def _adapters(args: Sequence[str]) -> dict[str, str]:
-    """Names of ``--lora-modules``, given as ``name=path`` or as JSON."""
-    names = []
-    for module in options(args, "--lora-modules"):
-        if module.startswith("{"):
-            try:
-                name = json.loads(module)["name"]
-            except (ValueError, KeyError, TypeError):
-                continue  # vLLM itself will say what is wrong with it
-            if isinstance(name, str):
-                names.append(name)
-        elif "=" in module:
-            names.append(module.partition("=")[0])
-    return {name: name for name in names}
