@@ -37,6 +37,8 @@ _ENGINE: Mapping[type[engines.EngineError], tuple[type[GatewayError], str]] = {
     engines.EngineUnreachable: (BadUpstream, "engine_unreachable"),
     engines.EngineTimeout: (UpstreamTimeout, "engine_timeout"),
     engines.EngineRefused: (BadUpstream, "engine_failed"),
+    engines.AlreadyLoaded: (Conflict, "adapter_exists"),
+    engines.NotLoaded: (Conflict, "adapter_not_loaded"),
     engines.NotSupported: (Conflict, "not_possible"),
 }
 

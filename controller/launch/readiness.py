@@ -12,8 +12,9 @@ import httpx2
 
 from controller.config.model import Instance
 from runtime.engines.base import EngineError
-from runtime.engines.control import CALL_SECONDS, PROBE_SECONDS, Control
+from runtime.engines.control import PROBE_SECONDS, Control
 from runtime.engines.kinds import KINDS
+from runtime.engines.spec import CALL_SECONDS
 
 FIRST_POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0

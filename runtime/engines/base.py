@@ -3,14 +3,19 @@
 EngineError
 ├── EngineUnreachable     nobody listens, or the connection broke
 ├── EngineTimeout         no answer within the deadline: whether it was done is not known
-├── EngineRefused         it answered with an error (``status``)
+├── EngineRefused         it answered with an error (``status``, ``text``)
+│   ├── AlreadyLoaded     it has an adapter of that name, from whatever path
+│   └── NotLoaded         it has no adapter of that name
 └── NotSupported          this kind cannot do that; nothing was sent
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.engines.reason import reason_of
 from runtime.engines.spec import Capabilities
 
 
@@ -33,13 +38,33 @@ class EngineTimeout(EngineError):
 
 
 class EngineRefused(EngineError):
-    def __init__(self, engine: str, operation: str, status: int, detail: str) -> None:
-        super().__init__(engine, operation, f"answered {status}: {detail}")
+    """``status``: 400 or above. ``text``: its body as it came, perhaps cut. ``reason``: what that says in words."""
+
+    def __init__(self, engine: str, operation: str, status: int, text: str) -> None:
+        self.reason = reason_of(text)
+        super().__init__(engine, operation, f"answered {status}: {self.reason}")
         self.status = status
+        self.text = text
+
+
+class AlreadyLoaded(EngineRefused):
+    pass
+
+
+class NotLoaded(EngineRefused):
+    pass
 
 
 class NotSupported(EngineError):
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSeen:
+    """An adapter as its engine lists it: where it was loaded from and its base, where told."""
+
+    path: str | None
+    parent: str | None
 
 
 class Engine(Protocol):
@@ -69,9 +94,21 @@ class Engine(Protocol):
     async def is_asleep(self) -> bool | None:
         """None when the engine cannot tell."""
 
-    async def load_adapter(self, name: str, path: str) -> None: ...
+    def adapter_model(self, name: str) -> str:
+        """What to put in ``model`` to be answered by the adapter ``name``."""
 
-    async def unload_adapter(self, name: str) -> None: ...
+    async def adapters(self) -> Mapping[str, AdapterSeen]:
+        """What it has loaded, by its own word. Safe while it sleeps."""
+
+    async def load_adapter(self, name: str, path: str, *, replace: bool = False) -> str:
+        """Load from a folder that the engine can read; return its answer as it came.
+
+        ``AlreadyLoaded`` when there is one of that name, unless ``replace`` (``Capabilities.replaces_adapters``). To
+        replace, give another path: blocks in the prefix cache are known by it.
+        """
+
+    async def unload_adapter(self, name: str) -> str:
+        """Return its answer as it came; ``NotLoaded`` when there is none of that name."""
 
     async def metrics(self) -> str:
         """Its Prometheus text as it is."""

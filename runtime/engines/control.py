@@ -11,7 +11,7 @@ from runtime.engines.base import EngineRefused, EngineTimeout, EngineUnreachable
 from runtime.engines.spec import EngineSpec
 
 PROBE_SECONDS = 5.0
-CALL_SECONDS = 120.0
+LONGEST_TEXT = 4000
 
 
 def open_client() -> httpx2.AsyncClient:
@@ -25,7 +25,9 @@ class Control:
 
     def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient) -> None:
         self.name = spec.name
+        self.metrics_path = spec.metrics_path
         self._base = spec.base_url
+        self._call_seconds = spec.call_seconds
         self._client = client
         self._headers = {"authorization": f"Bearer {spec.api_key}"} if spec.api_key else {}
 
@@ -56,13 +58,21 @@ class Control:
         *,
         params: Mapping[str, str] | None = None,
         json: Any = None,
-        timeout: float = CALL_SECONDS,
+        timeout: float | None = None,
     ) -> httpx2.Response:
-        """As ``send``, but an answer of 400 or above raises ``EngineRefused``."""
-        answer = await self.send(method, path, params=params, json=json, timeout=timeout)
+        """As ``send``, but with the engine's own deadline, and an answer of 400 or above raises ``EngineRefused``."""
+        seconds = self._call_seconds if timeout is None else timeout
+        answer = await self.send(method, path, params=params, json=json, timeout=seconds)
         if answer.status_code >= 400:
-            raise EngineRefused(self.name, f"{method} {path}", answer.status_code, answer.text[:500])
+            raise self.refusal(answer)
         return answer
+
+    def refusal(self, answer: httpx2.Response, status: int | None = None) -> EngineRefused:
+        operation = f"{answer.request.method} {answer.request.url.path}"
+        return EngineRefused(self.name, operation, status or answer.status_code, answer.text[:LONGEST_TEXT])
+
+    async def metrics(self, timeout: float | None = None) -> str:
+        return (await self.call("GET", self.metrics_path, timeout=timeout)).text
 
     def field(self, answer: httpx2.Response, key: str) -> Any:
         """One value of a JSON answer; ``EngineRefused`` when it has another shape than its API promises."""
@@ -70,9 +80,7 @@ class Control:
             return answer.json()[key]
         except (ValueError, LookupError, TypeError):
             operation = f"{answer.request.method} {answer.request.url.path}"
-            raise EngineRefused(
-                self.name, operation, answer.status_code, f"no {key!r} in {answer.text[:200]!r}"
-            ) from None
+            raise EngineRefused(self.name, operation, 502, f"no {key!r} in {answer.text[:200]!r}") from None
 
     async def probe(self, path: str) -> int | None:
         """The status of a cheap GET: 0 when nobody listens, None when the answer is late."""

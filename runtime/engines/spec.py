@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+CALL_SECONDS = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -13,11 +15,13 @@ class Capabilities:
     ``sleep``: it can release its GPU memory and take it back.
     ``tells_sleep``: it can be asked whether it sleeps; one that cannot (SGLang) is known by its mark alone.
     ``adapters``: LoRA adapters can be loaded and unloaded while it runs.
+    ``replaces_adapters``: one that is loaded can be replaced without being unloaded first.
     """
 
     sleep: bool
     tells_sleep: bool
     adapters: bool
+    replaces_adapters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class EngineSpec:
     ``adapters``: client's name -> name the engine wants for a LoRA it loads at start.
     ``python``: the interpreter that runs it. ``args``: the user's own, in order.
     ``env``: the user's. Arguments and variables may hold tokens, so none is shown.
+    ``call_seconds``: the longest that a call which changes something may take, a wake aside.
     """
 
     name: str
@@ -46,6 +51,8 @@ class EngineSpec:
     remote: bool = False
     adapters: Mapping[str, str] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
+    metrics_path: str = "/metrics"
+    call_seconds: float = CALL_SECONDS
 
     @property
     def engine_name(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NoReturn
 
 import httpx2
 
-from runtime.engines.base import NotSupported
-from runtime.engines.control import CALL_SECONDS, Control
-from runtime.engines.spec import Capabilities, EngineSpec
+from runtime.engines.base import AdapterSeen, NotSupported
+from runtime.engines.control import Control
+from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
 
 
 class OpenAIEngine:
@@ -32,14 +33,20 @@ class OpenAIEngine:
     async def is_asleep(self) -> bool | None:
         return False
 
-    async def load_adapter(self, name: str, path: str) -> None:
+    def adapter_model(self, name: str) -> str:
+        return name
+
+    async def adapters(self) -> Mapping[str, AdapterSeen]:
+        self._cannot("list adapters")
+
+    async def load_adapter(self, name: str, path: str, *, replace: bool = False) -> str:
         self._cannot("load an adapter")
 
-    async def unload_adapter(self, name: str) -> None:
+    async def unload_adapter(self, name: str) -> str:
         self._cannot("unload an adapter")
 
     async def metrics(self) -> str:
-        return (await self._control.call("GET", "/metrics")).text
+        return await self._control.metrics()
 
     def _cannot(self, what: str) -> NoReturn:
         raise NotSupported(self._control.name, what, "an engine of kind 'openai' cannot")

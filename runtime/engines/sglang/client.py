@@ -6,12 +6,15 @@ resume twice; it cannot say whether it sleeps. A second release is harmless, whi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import httpx2
 
-from runtime.engines.base import EngineRefused
-from runtime.engines.control import CALL_SECONDS, Control
+from runtime.engines import adapter_calls
+from runtime.engines.base import AdapterSeen, EngineRefused, NotSupported
+from runtime.engines.control import Control
 from runtime.engines.gauges import total
-from runtime.engines.spec import Capabilities, EngineSpec
+from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
 
 PROBES = ("/ready", "/model_info", "/get_model_info")  # newest first; none of them touches the scheduler
 RUNNING = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
@@ -24,6 +27,7 @@ class SglangEngine:
         self.capabilities = Capabilities(sleep=True, tells_sleep=False, adapters=True)
         self._control = Control(spec, client)
         self._model = spec.model
+        self._name = spec.engine_name
         self._wake_seconds = wake_seconds
         self._keeps_weights = keeps_weights
 
@@ -41,7 +45,7 @@ class SglangEngine:
         if answer.status_code == 200:
             ranks = self._control.field(answer, "loads")
             return sum(int(rank.get("num_running_reqs", 0)) + int(rank.get("num_waiting_reqs", 0)) for rank in ranks)
-        page = await self._control.send("GET", "/metrics")  # older ones lack /v1/loads
+        page = await self._control.send("GET", self._control.metrics_path)  # older ones lack /v1/loads
         count = total(page.text, RUNNING) if page.status_code == 200 else None
         return None if count is None else int(count)
 
@@ -62,11 +66,20 @@ class SglangEngine:
     async def is_asleep(self) -> bool | None:
         return None
 
-    async def load_adapter(self, name: str, path: str) -> None:
-        await self._control.call("POST", "/load_lora_adapter", json={"lora_name": name, "lora_path": path})
+    def adapter_model(self, name: str) -> str:
+        return f"{self._name}:{name}"  # under its bare name the base model answers, and says nothing
 
-    async def unload_adapter(self, name: str) -> None:
-        await self._control.call("POST", "/unload_lora_adapter", json={"lora_name": name})
+    async def adapters(self) -> Mapping[str, AdapterSeen]:
+        return await adapter_calls.seen(self._control)
+
+    async def load_adapter(self, name: str, path: str, *, replace: bool = False) -> str:
+        if replace:
+            raise NotSupported(self._control.name, "replace an adapter", "SGLang refuses a name that is loaded")
+        body = {"lora_name": name, "lora_path": path}
+        return await adapter_calls.load(self._control, "/load_lora_adapter", body)
+
+    async def unload_adapter(self, name: str) -> str:
+        return await adapter_calls.unload(self._control, "/unload_lora_adapter", name)
 
     async def metrics(self) -> str:
-        return (await self._control.call("GET", "/metrics")).text
+        return await self._control.metrics()

@@ -72,7 +72,7 @@ class Adapters:
         try:
             inspect(path, self.max_rank)
         except NoAdapter as error:
-            raise ApiError(404, f"Loading lora {name} failed: No adapter found for {path}", "NotFoundError") from error
+            raise ApiError(404, f"Loading lora {name} failed: No adapter found for <path>", "NotFoundError") from error
         except RankTooHigh as error:
             message = (
                 "Call to add_lora method failed: Worker failed with error "

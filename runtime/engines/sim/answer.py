@@ -44,6 +44,14 @@ def refusal(fault: Fault, status: int) -> Response:
     return JsonResponse(body, status, headers)
 
 
+async def load_fault(engine: Engine) -> Fault | None:
+    """What is to go wrong with the loading of an adapter, after what is to be slow."""
+    slow = engine.faults.take("slow_load")
+    if slow is not None:
+        await asyncio.sleep(slow.seconds or 0.0)
+    return engine.faults.take("fail_load")
+
+
 async def _turn_away(request: Request, fault: Fault) -> Response:
     if fault.kind == "refuse":
         return refusal(fault, 503)

@@ -6,10 +6,9 @@ import httpx2
 
 from runtime.engines.arguments import option
 from runtime.engines.base import Engine
-from runtime.engines.control import CALL_SECONDS
 from runtime.engines.sglang.client import SglangEngine
 from runtime.engines.sglang.command import keeps_weights
-from runtime.engines.spec import EngineSpec
+from runtime.engines.spec import CALL_SECONDS, EngineSpec
 from runtime.engines.vllm.client import VllmEngine
 
 

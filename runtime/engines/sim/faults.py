@@ -50,6 +50,9 @@ KINDS: dict[str, Kind] = {
     "fail_sleep": _kind("a sleep call is answered with this status (500) and does nothing", *_ANSWER),
     "fail_wake": _kind("a wake call is answered with this status (500) and does nothing", *_ANSWER),
     "slow_wake": _kind("a wake takes so many seconds more", "seconds"),
+    "fail_load": _kind("loading an adapter is answered with this status (500) and does nothing", *_ANSWER),
+    "slow_load": _kind("loading an adapter takes so many seconds", "seconds"),
+    "fail_unload": _kind("unloading an adapter is answered with this status (500) and does nothing", *_ANSWER),
     "wake_ok_but_timeout": _kind("a wake is done, but answered so many seconds (3600) late", "seconds"),
 }
 AT_THE_DOOR = ("refuse", "hang", "garbage")

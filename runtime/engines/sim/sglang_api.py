@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from runtime.engines.sim.adapters import NoAdapter, RankTooHigh, inspect
-from runtime.engines.sim.answer import refusal
+from runtime.engines.sim.answer import load_fault, refusal
 from runtime.engines.sim.body import read_json
 from runtime.engines.sim.departure import Departure
 from runtime.engines.sim.engine import Engine
@@ -151,6 +151,9 @@ class SglangApi:
         return JsonResponse(content, 400 if error else 200)
 
     async def load_adapter(self, request: Request) -> Response:
+        fault = await load_fault(self._engine)
+        if fault is not None:
+            return refusal(fault, 500)
         body = await read_json(request, "lora_name", "lora_path")
         name, path = str(body["lora_name"]), str(body["lora_path"])
         self._need_lora()
@@ -168,6 +171,9 @@ class SglangApi:
         return self._adapters_answer()
 
     async def unload_adapter(self, request: Request) -> Response:
+        fault = self._engine.faults.take("fail_unload")
+        if fault is not None:
+            return refusal(fault, 500)
         name = str((await read_json(request, "lora_name"))["lora_name"])
         self._need_lora()
         if name not in self._engine.adapters:

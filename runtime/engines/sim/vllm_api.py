@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from runtime.engines.sim.answer import refusal
+from runtime.engines.sim.answer import load_fault, refusal
 from runtime.engines.sim.body import read_json
 from runtime.engines.sim.engine import Engine
 from runtime.engines.sim.errors import invalid
@@ -79,6 +79,9 @@ class VllmApi:
         return Response(page.render(), headers={"content-type": page.content_type})
 
     async def load_adapter(self, request: Request) -> Response:
+        fault = await load_fault(self._engine)
+        if fault is not None:
+            return refusal(fault, 500)
         body = await read_json(request, "lora_name", "lora_path")
         name, path = body["lora_name"], body["lora_path"]
         for field, value in (("lora_name", name), ("lora_path", path)):
@@ -88,6 +91,9 @@ class VllmApi:
         return Response(f"Success: LoRA adapter '{name}' added successfully.")
 
     async def unload_adapter(self, request: Request) -> Response:
+        fault = self._engine.faults.take("fail_unload")
+        if fault is not None:
+            return refusal(fault, 500)
         name = (await read_json(request, "lora_name"))["lora_name"]
         self._engine.adapters.unload(str(name))
         return Response(f"Success: LoRA adapter '{name}' removed successfully.")

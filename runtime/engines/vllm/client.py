@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import httpx2
 
-from runtime.engines.base import EngineRefused, NotSupported
-from runtime.engines.control import CALL_SECONDS, Control
+from runtime.engines import adapter_calls
+from runtime.engines.base import AdapterSeen, EngineRefused, NotSupported
+from runtime.engines.control import Control
 from runtime.engines.gauges import samples, total
-from runtime.engines.spec import Capabilities, EngineSpec
+from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
 
 NO_DEV_MODE = "it has no sleep endpoints: it was started without VLLM_SERVER_DEV_MODE=1"
+NO_ADAPTERS = (
+    "it has no adapter endpoints: it was started without --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+)
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
 class VllmEngine:
     def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> None:
-        self.capabilities = Capabilities(sleep=True, tells_sleep=True, adapters=True)
+        self.capabilities = Capabilities(sleep=True, tells_sleep=True, adapters=True, replaces_adapters=True)
         self._control = Control(spec, client)
         self._wake_seconds = wake_seconds
 
@@ -24,7 +30,7 @@ class VllmEngine:
         return None if status is None else status == 200
 
     async def busy(self) -> int | None:
-        answer = await self._control.send("GET", "/metrics")
+        answer = await self._control.send("GET", self._control.metrics_path)
         count = total(answer.text, RUNNING) if answer.status_code == 200 else None
         return None if count is None else int(count)
 
@@ -60,14 +66,27 @@ class VllmEngine:
             raise EngineRefused(self._control.name, "GET /is_sleeping", answer.status_code, answer.text[:500])
         return bool(self._control.field(answer, "is_sleeping"))
 
-    async def load_adapter(self, name: str, path: str) -> None:
-        await self._control.call("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path})
+    def adapter_model(self, name: str) -> str:
+        return name
 
-    async def unload_adapter(self, name: str) -> None:
-        await self._control.call("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+    async def adapters(self) -> Mapping[str, AdapterSeen]:
+        return await adapter_calls.seen(self._control)
+
+    async def load_adapter(self, name: str, path: str, *, replace: bool = False) -> str:
+        body = {"lora_name": name, "lora_path": path} | ({"load_inplace": True} if replace else {})
+        try:
+            return await adapter_calls.load(self._control, "/v1/load_lora_adapter", body)
+        except EngineRefused as refused:
+            raise _without_endpoints(refused) from None
+
+    async def unload_adapter(self, name: str) -> str:
+        try:
+            return await adapter_calls.unload(self._control, "/v1/unload_lora_adapter", name)
+        except EngineRefused as refused:
+            raise _without_endpoints(refused) from None
 
     async def metrics(self) -> str:
-        return (await self._control.call("GET", "/metrics")).text
+        return await self._control.metrics()
 
     async def _wake_up(self, tag: str | None = None) -> None:
         params = {"tags": tag} if tag else None
@@ -79,3 +98,9 @@ class VllmEngine:
             if name == "vllm:engine_sleep_state" and 'sleep_state="discard_all"' in labels and value:
                 return 2
         return 1
+
+
+def _without_endpoints(refused: EngineRefused) -> EngineRefused | NotSupported:
+    if refused.status == 404 and refused.reason == "Not Found":
+        return NotSupported(refused.engine, refused.operation, NO_ADAPTERS)
+    return refused

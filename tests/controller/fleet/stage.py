@@ -21,7 +21,7 @@ from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
-from runtime.engines.base import EngineRefused, EngineTimeout, EngineUnreachable
+from runtime.engines.base import AdapterSeen, EngineRefused, EngineTimeout, EngineUnreachable
 from runtime.engines.spec import Capabilities, EngineSpec
 from state.database import StateError
 from state.sleep_marks import Phase, SleepMark, SleepMarks
@@ -108,9 +108,17 @@ class FakeEngine:
         await self.steps.take("is_asleep")
         return self.asleep if self.capabilities.tells_sleep else None
 
-    async def load_adapter(self, name: str, path: str) -> None: ...
+    def adapter_model(self, name: str) -> str:
+        return name
 
-    async def unload_adapter(self, name: str) -> None: ...
+    async def adapters(self) -> Mapping[str, AdapterSeen]:
+        return {}
+
+    async def load_adapter(self, name: str, path: str, *, replace: bool = False) -> str:
+        return ""
+
+    async def unload_adapter(self, name: str) -> str:
+        return ""
 
     async def metrics(self) -> str:
         return ""

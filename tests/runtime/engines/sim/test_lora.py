@@ -70,7 +70,7 @@ async def test_load_errors_are_the_real_ones(adapter: Callable[..., str]) -> Non
     assert "has already been loaded" in again[1]
     assert inplace[0] == 200
     assert missing[0] == 404
-    assert "Loading lora bad failed: No adapter found for /nowhere" in missing[1]
+    assert "Loading lora bad failed: No adapter found for <path>" in missing[1]
     assert ranked[0] == 500
     assert "LoRA rank 64 is greater than max_lora_rank 16." in ranked[1]
     assert named[0] == 400
