@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -12,18 +10,11 @@ from controller.config.model import Config
 from controller.fleet.instance import Instance
 from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas, Route, routes_of
-from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
+from controller.fleet.watcher import Watcher
 from runtime.engines.base import Engine
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
-
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS: Mapping[State, float] = {State.UNKNOWN: 0.5, State.STARTING: 0.5, State.FAILED: 2.0}
-"""How often an instance in such a state is looked at; in any other every five seconds."""
-
-STEADY_SECONDS = 5.0
 
 
 class Fleet:
@@ -54,30 +45,14 @@ class Fleet:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Keep looking at every instance while open. The first look is over when this opens."""
-        watchers: list[asyncio.Task[None]] = []
+        watchers = [Watcher(one) for one in self.transitions.values()]
+        tasks: list[asyncio.Task[None]] = []
         try:
-            await asyncio.gather(*(self._look(one) for one in self.transitions.values()))
-            watchers += [asyncio.create_task(self._watch(one)) for one in self.transitions.values()]
+            await asyncio.gather(*(one.look() for one in watchers))
+            tasks += [asyncio.create_task(one.run()) for one in watchers]
             yield
         finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(one.aclose() for one in self.transitions.values()))
-
-    async def _watch(self, transitions: Transitions) -> None:
-        while True:
-            pause = LOOK_SECONDS.get(transitions.instance.state, STEADY_SECONDS)
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-            await self._look(transitions)
-
-    async def _look(self, transitions: Transitions) -> None:
-        try:
-            if transitions.under_way:
-                return
-            if transitions.instance.state in LOOK_SECONDS:
-                await transitions.settle()
-            else:
-                await transitions.observe()
-        except Exception:
-            log.exception("looking at %s broke", transitions.instance.name)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet.admission import View
+from controller.fleet.circuit import Breaker
 from controller.fleet.state import State
 from runtime.engines.base import Engine
 from state.sleep_marks import SleepMark
@@ -60,6 +61,9 @@ class Instance:
         self.looked_at = float("-inf")
         self.problem = "not looked at yet"
         self.in_flight = 0
+        self.answers = 0  # begun and ended ones: grows as long as it works
+        self.breaker = Breaker()
+        self.troubled = False  # as the breaker says; asked for every request
         self.level = 0
         self.cause = ""
         self.asleep_since = 0.0  # wall: it may be from before this process
@@ -81,14 +85,48 @@ class Instance:
         if self.state is not State.READY:
             raise AssertionError(f"{self.name} is {self.state}, not ready")
         self.in_flight += 1
+        if self.troubled:
+            self._circuit_is(self.breaker.tried())
 
     def end(self, *, abandoned: bool = False) -> None:
         """Count it out: its last byte is sent, or its client is gone (``abandoned``, before the answer was whole)."""
         self.in_flight -= 1
         if abandoned:
             self.abandoned_at = self.clock()
+        if self.troubled:
+            self._circuit_is(self.breaker.untried())
         if self.in_flight == 0 and self._drain is not None:
             self._drain.changed.set()
+
+    def answer_began(self) -> None:
+        """The first byte of an answer that is no failure is there."""
+        self.answers += 1
+        if self.troubled:
+            self._circuit_is(self.breaker.began())
+
+    def answered(self) -> None:
+        """An answer came whole, and it was no failure. To be told before ``end``."""
+        self.answers += 1
+        if self.troubled:
+            self._circuit_is(self.breaker.succeeded())
+
+    def failed(self, cause: str) -> None:
+        """A request failed, and not by its client's fault. To be told before ``end``."""
+        self._circuit_is(self.breaker.failed(self.clock(), cause))
+
+    def fell_silent(self, cause: str) -> None:
+        """It holds requests and does nothing."""
+        self._circuit_is(self.breaker.trip(self.clock(), cause))
+
+    def rest(self) -> None:
+        """It looks healthy: if its circuit has been open for long enough, a request may try."""
+        self._circuit_is(self.breaker.rested(self.clock()))
+
+    def _circuit_is(self, changed: bool) -> None:
+        self.troubled = self.breaker.troubled
+        if changed:
+            log.info("the circuit of %s is %s: %s", self.name, self.breaker.circuit, self.breaker.cause)
+            self.on_change()
 
     def view(self, now: float) -> View:
         """What ``admission`` decides by at ``now``, on the instance's clock."""

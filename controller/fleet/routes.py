@@ -45,9 +45,10 @@ class Replicas:
         return sum(instance.in_flight for instance in self.instances)
 
     def ready(self, among: Sequence[Instance]) -> Sequence[Instance]:
+        """Those that may be asked now. One whose circuit is open is asked only where nobody else is ready."""
         if among is self.instances:  # nearly every request
             return self._ready
-        return [instance for instance in among if instance.state is State.READY]
+        return _sound([instance for instance in among if instance.state is State.READY])
 
     def look_at(self, instance: Instance) -> None:
         """Find out soon whether it is still there: a request could not reach it."""
@@ -59,7 +60,7 @@ class Replicas:
         if not ready:
             return None
         chosen = choose(ready)
-        if chosen.in_flight >= BUSY and len(ready) < len(among):
+        if len(ready) < len(among) and (chosen.in_flight >= BUSY or not chosen.breaker.admits):
             self._wake_another(among)
         return _begin(chosen)
 
@@ -74,7 +75,7 @@ class Replicas:
             decision = decide(self.model, [instance.view(now) for instance in among], now, deadline)
             chosen = [among[index] for index in decision.replicas]
             if decision.act is Act.SERVE:
-                return _begin(choose(chosen))
+                return _begin(choose(_sound(chosen)))
             if decision.act is Act.CALL_OFF:
                 chosen[0].call_off()
                 continue
@@ -96,7 +97,7 @@ class Replicas:
                 return
 
     def _notify(self) -> None:
-        self._ready = tuple(instance for instance in self.instances if instance.state is State.READY)
+        self._ready = tuple(_sound([one for one in self.instances if one.state is State.READY]))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -139,6 +140,11 @@ def routes_of(replicas: Replicas) -> dict[str, Route]:
 def _own_name(instance: Instance, name: str) -> str | None:
     spec = instance.config.spec
     return None if name in spec.served_names else spec.engine_name
+
+
+def _sound(ready: Sequence[Instance]) -> Sequence[Instance]:
+    """Those whose circuit is not open; all of them where it is open everywhere: an answer is still possible."""
+    return [instance for instance in ready if instance.breaker.admits] or ready
 
 
 def _begin(instance: Instance) -> Instance:

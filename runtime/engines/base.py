@@ -82,6 +82,9 @@ class Engine(Protocol):
     async def busy(self) -> int | None:
         """Requests running or waiting by the engine's own count; None when it does not tell."""
 
+    async def pulse(self) -> float | None:
+        """A number that changes as long as its work goes on; None when it does not tell."""
+
     async def sleep(self, level: int) -> None:
         """Release GPU memory: 1 keeps the weights in host RAM, 2 drops them. The engine must be idle.
 

@@ -24,6 +24,9 @@ class OpenAIEngine:
     async def busy(self) -> int | None:
         return None
 
+    async def pulse(self) -> float | None:
+        return None
+
     async def sleep(self, level: int) -> None:
         self._cannot("sleep")
 

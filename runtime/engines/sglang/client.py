@@ -19,6 +19,8 @@ from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
 PROBES = ("/ready", "/model_info", "/get_model_info")  # newest first; none of them touches the scheduler
 RUNNING = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
 
+WORK = ("sglang:generation_tokens_total", "sglang:prompt_tokens_total", "sglang:num_used_tokens")
+
 
 class SglangEngine:
     def __init__(
@@ -48,6 +50,10 @@ class SglangEngine:
         page = await self._control.send("GET", self._control.metrics_path)  # older ones lack /v1/loads
         count = total(page.text, RUNNING) if page.status_code == 200 else None
         return None if count is None else int(count)
+
+    async def pulse(self) -> float | None:
+        answer = await self._control.send("GET", "/metrics")  # 404 without --enable-metrics
+        return total(answer.text, WORK) if answer.status_code == 200 else None
 
     async def sleep(self, level: int) -> None:
         # There is one depth of sleep here: what becomes of the weights was decided when the engine was started.

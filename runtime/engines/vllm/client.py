@@ -18,6 +18,8 @@ NO_ADAPTERS = (
 )
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
+WORK = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+
 
 class VllmEngine:
     def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> None:
@@ -33,6 +35,10 @@ class VllmEngine:
         answer = await self._control.send("GET", self._control.metrics_path)
         count = total(answer.text, RUNNING) if answer.status_code == 200 else None
         return None if count is None else int(count)
+
+    async def pulse(self) -> float | None:
+        answer = await self._control.send("GET", "/metrics")
+        return total(answer.text, WORK) if answer.status_code == 200 else None
 
     async def sleep(self, level: int) -> None:
         # Read from the query alone, a body is ignored. ``wait`` lets a request that slipped in finish.

@@ -80,6 +80,7 @@ class FakeEngine:
         self.asleep = False
         self.up: bool | None = True
         self.running = 0
+        self.work: float | None = 0.0
 
     def hold(self, step: str) -> Held:
         return self.steps.hold(step)
@@ -91,6 +92,10 @@ class FakeEngine:
     async def busy(self) -> int | None:
         await self.steps.take("busy")
         return self.running
+
+    async def pulse(self) -> float | None:
+        await self.steps.take("pulse")
+        return self.work
 
     async def sleep(self, level: int) -> None:
         await self.steps.take("sleep", f"sleep {level}")

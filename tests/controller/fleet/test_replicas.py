@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from controller.fleet.circuit import FAILURES, FIRST_PAUSE
 from controller.fleet.errors import CalledOff, DeadlinePassed, KeptAsleep, Unreachable, WakeFailed
 from controller.fleet.instance import Instance
 from controller.fleet.routes import BUSY, Replicas
@@ -239,3 +240,46 @@ async def test_busy_replicas_wake_nobody_who_may_not_be() -> None:
         assert model.try_acquire(model.instances, first) is awake.instance
         await asyncio.sleep(0.001)
     assert (kept.state, early.state) == (State.ASLEEP, State.ASLEEP)
+
+
+def opened(stage: Stage) -> Stage:
+    for _ in range(FAILURES):
+        stage.instance.failed("it answered 500")
+    return stage
+
+
+async def test_a_replica_whose_circuit_is_open_is_left_alone_as_long_as_there_is_another() -> None:
+    bad, good = opened(Stage(name="bad")), Stage(name="good")
+    both = replicas(bad, good)
+    for _ in range(20):
+        assert both.try_acquire(both.instances, first) is good.instance
+
+
+async def test_the_last_replica_is_asked_even_with_an_open_circuit() -> None:
+    bad, worse = opened(Stage(name="bad")), opened(Stage(name="worse"))
+    both = replicas(bad, worse)
+    assert both.try_acquire(both.instances, first) is bad.instance
+    assert await both.acquire(both.instances, first, time.monotonic() + 1) is bad.instance
+
+
+async def test_a_sleeping_replica_is_woken_when_the_circuit_of_the_one_awake_is_open() -> None:
+    bad, asleep = Stage(name="bad"), Stage(name="asleep")
+    await asleep.fall_asleep()
+    both = replicas(opened(bad), asleep)
+    woken = asleep.engine.hold("wake")
+    assert both.try_acquire(both.instances, first) is bad.instance
+    await woken.arrives()
+    woken.go.set()
+
+
+async def test_one_request_at_a_time_tries_a_circuit_that_has_rested() -> None:
+    bad, good = opened(Stage(name="bad")), Stage(name="good")
+    both = replicas(bad, good)
+    bad.instance.clock = lambda: time.monotonic() + FIRST_PAUSE
+    bad.instance.rest()
+    assert both.try_acquire(both.instances, first) is bad.instance
+    assert both.try_acquire(both.instances, first) is good.instance
+    bad.instance.end(abandoned=True)  # its client left: nobody knows more than before
+    assert both.try_acquire(both.instances, first) is bad.instance
+    bad.instance.answer_began()
+    assert both.try_acquire(both.instances, first) is bad.instance

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from controller.fleet.silence import HUNG_SECONDS, MUTE_SECONDS, Silence
+
+
+def test_who_has_nothing_to_do_may_be_silent() -> None:
+    silence = Silence()
+    assert not silence.suspects(in_flight=0, answers=7)
+    assert not silence.suspects(in_flight=0, answers=7)
+
+
+def test_who_has_answered_since_the_last_look_is_not_suspected() -> None:
+    silence = Silence()
+    for answers in range(5):
+        assert not silence.suspects(in_flight=3, answers=answers)
+    assert silence.suspects(in_flight=3, answers=4)
+
+
+def test_a_pulse_that_stands_still_is_silence_and_one_that_moves_is_none() -> None:
+    silence = Silence()
+    assert silence.lasts(10.0, now=0.0) == 0
+    assert silence.lasts(10.0, now=HUNG_SECONDS / 2) == 0.5
+    assert silence.lasts(11.0, now=HUNG_SECONDS) == 0
+    assert silence.lasts(11.0, now=2 * HUNG_SECONDS) == 1
+
+
+def test_one_that_tells_nothing_is_given_longer() -> None:
+    silence = Silence()
+    silence.lasts(None, now=0.0)
+    assert silence.lasts(None, now=HUNG_SECONDS) < 1
+    assert silence.lasts(None, now=MUTE_SECONDS) == 1
+
+
+def test_an_answer_ends_the_silence() -> None:
+    silence = Silence()
+    silence.suspects(in_flight=1, answers=0)
+    silence.lasts(10.0, now=0.0)
+    silence.suspects(in_flight=1, answers=1)
+    assert silence.lasts(10.0, now=HUNG_SECONDS) == 0

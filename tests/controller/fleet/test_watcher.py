@@ -1,0 +1,84 @@
+"""What a watcher finds out about an instance that looks healthy."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.fleet.circuit import FAILURES, FIRST_PAUSE, Circuit
+from controller.fleet.silence import HUNG_SECONDS, MUTE_SECONDS
+from controller.fleet.state import State
+from controller.fleet.watcher import Watcher
+from tests.controller.fleet.stage import Stage, late
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def circuit(stage: Stage) -> Circuit:
+    return stage.instance.breaker.circuit
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def stage(clock: Clock) -> Stage:
+    found = Stage()
+    found.instance.clock = clock
+    return found
+
+
+async def test_a_hung_engine_that_calls_itself_healthy_is_found_by_its_silence(stage: Stage, clock: Clock) -> None:
+    watcher, instance = Watcher(stage.transitions), stage.instance
+    instance.begin()
+    for _ in range(3):
+        await watcher.look()
+        clock.now += HUNG_SECONDS / 2
+    await watcher.look()
+    assert circuit(stage) is Circuit.OPEN
+    assert instance.state is State.READY  # it may still answer, and serves where nobody else does
+
+
+async def test_an_engine_at_work_on_a_long_prompt_is_not(stage: Stage, clock: Clock) -> None:
+    watcher, instance = Watcher(stage.transitions), stage.instance
+    instance.begin()
+    for _ in range(10):
+        await watcher.look()
+        clock.now += HUNG_SECONDS
+        assert stage.engine.work is not None
+        stage.engine.work += 1
+    assert circuit(stage) is Circuit.CLOSED
+
+
+async def test_one_that_does_not_tell_is_given_longer(stage: Stage, clock: Clock) -> None:
+    watcher, instance = Watcher(stage.transitions), stage.instance
+    stage.steps.fail("pulse", *[late()] * 100)
+    instance.begin()
+    await watcher.look()
+    await watcher.look()
+    clock.now += HUNG_SECONDS
+    await watcher.look()
+    assert circuit(stage) is Circuit.CLOSED
+    clock.now += MUTE_SECONDS
+    await watcher.look()
+    assert circuit(stage) is Circuit.OPEN
+
+
+async def test_an_open_circuit_rests_until_a_look_finds_it_healthy(stage: Stage, clock: Clock) -> None:
+    watcher, instance = Watcher(stage.transitions), stage.instance
+    for _ in range(FAILURES):
+        instance.failed("it answered 500")
+    await watcher.look()
+    assert circuit(stage) is Circuit.OPEN
+    clock.now += FIRST_PAUSE
+    await watcher.look()
+    assert circuit(stage) is Circuit.HALF_OPEN
