@@ -9,8 +9,9 @@ import pytest
 
 from runtime.adapters import LARGEST_CONFIG, UnfitAdapter, check, is_name, load, read_config, unload
 from runtime.engines.base import AlreadyLoaded, EngineTimeout
+from runtime.engines.sim.options import SimOptions
 from tests.runtime.engines.sim.stage import QUICK, SGLANG
-from tests.runtime.engines.test_adapter_calls import SimOptions, connected, each_dialect, make_adapter
+from tests.runtime.engines.test_adapter_calls import connected, each_dialect, make_adapter
 
 FITS: list[tuple[dict[str, Any], tuple[str, ...], int | None]] = [
     ({"r": 8}, (), None),
