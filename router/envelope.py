@@ -22,6 +22,7 @@ ANTHROPIC = "/v1/messages"
 
 _FLEET: Mapping[type[fleet.FleetError], tuple[type[GatewayError], str]] = {
     fleet.Unreachable: (BadUpstream, "engine_unreachable"),
+    fleet.NotLoaded: (Unavailable, "adapter_not_loaded"),
     fleet.KeptAsleep: (Unavailable, "model_asleep"),
     fleet.WakeFailed: (Unavailable, "wake_failed"),
     fleet.DeadlinePassed: (Unavailable, "wake_timeout"),

@@ -66,6 +66,8 @@ def decide(model: str, replicas: Sequence[View], now: float, deadline: float) ->
         return Decision(Act.WAIT)
     if State.ASLEEP in by_state:
         raise KeptAsleep(f"{model!r} is asleep, and wakeup_on_request is off: wake it with POST /model/wake")
+    if not replicas:
+        return Decision(Act.WAIT)
     stale = tuple(index for index, view in enumerate(replicas) if now - view.looked_at > PATIENCE)
     if stale:
         return Decision(Act.LOOK, stale)

@@ -3,6 +3,7 @@
 FleetError
 ├── Unavailable            nobody can serve the model now
 │   ├── Unreachable        its engines are down
+│   ├── NotLoaded          an adapter that no instance has
 │   ├── KeptAsleep         asleep, and requests must not wake it
 │   ├── WakeFailed         the engine would not wake
 │   └── DeadlinePassed     it took too long
@@ -30,6 +31,10 @@ class Unavailable(FleetError):
 
 
 class Unreachable(Unavailable):
+    pass
+
+
+class NotLoaded(Unavailable):
     pass
 
 

@@ -10,7 +10,7 @@ from controller.config.model import Config
 from controller.fleet.instance import Instance
 from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas, Route, routes_of
-from controller.fleet.transitions import Transitions
+from controller.fleet.transitions import Gate, Transitions
 from controller.fleet.watcher import Watcher
 from runtime.engines.base import Engine
 from state.launches import Launches
@@ -41,6 +41,11 @@ class Fleet:
         if instance := self.instances.get(name):
             return instance.config.model, (instance,)
         return None
+
+    def guard(self, gate: Gate) -> None:
+        """From now on every instance passes ``gate`` before it is ready."""
+        for one in self.transitions.values():
+            one.gate = gate
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:

@@ -74,7 +74,7 @@ class Instance:
         self.wake_failures = 0
         self.sleeps: Counter[str] = Counter()
         self.wakes: Counter[str] = Counter()
-        self.on_change: Callable[[], None] = lambda: None
+        self.watchers: list[Callable[[], None]] = []
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
 
@@ -214,4 +214,5 @@ class Instance:
             self._drain = None
         if state is not self.state:
             self.state, self.since = state, self.looked_at
-        self.on_change()
+        for tell in self.watchers:
+            tell()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from controller.fleet.admission import Act, decide
 from controller.fleet.instance import Instance
+from controller.fleet.members import Members
 from controller.fleet.state import AWAKE, SLEEPING, State
 from controller.fleet.transitions import Transitions
 
@@ -31,8 +32,8 @@ class Replicas:
         self._changed = asyncio.Event()
         self._ready: tuple[Instance, ...] = ()
         for instance in self.instances:
-            instance.on_change = self._notify
-        self._notify()
+            instance.watchers.append(self.notify)
+        self.notify()
 
     @property
     def sleeping(self) -> bool:
@@ -71,6 +72,8 @@ class Replicas:
         """
         while True:
             changed = self._changed
+            if isinstance(among, Members):
+                among.check()
             now = time.monotonic()
             decision = decide(self.model, [instance.view(now) for instance in among], now, deadline)
             chosen = [among[index] for index in decision.replicas]
@@ -96,7 +99,8 @@ class Replicas:
                 self._transitions[instance].wake_soon(LOAD)
                 return
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Have those who wait look again."""
         self._ready = tuple(_sound([one for one in self.instances if one.state is State.READY]))
         self._changed.set()
         self._changed = asyncio.Event()
@@ -112,11 +116,21 @@ class Route:
         self.replicas = replicas
         self.rename = rename
         self.parent = parent
-        self.instances = replicas.instances if len(rename) == len(replicas.instances) else tuple(rename)
+        all_of_them = len(rename) == len(replicas.instances)
+        self.instances: Sequence[Instance] = replicas.instances if all_of_them else tuple(rename)
 
     @property
     def model(self) -> str:
         return self.replicas.model
+
+    def without(self, candidates: Sequence[Instance], gone: Instance) -> Sequence[Instance]:
+        """``candidates`` but one."""
+        return tuple(instance for instance in candidates if instance is not gone)
+
+    def began(self, instance: Instance) -> None:
+        """One of its requests is in flight on ``instance``, until it has ``ended``."""
+
+    def ended(self, instance: Instance) -> None: ...
 
 
 def routes_of(replicas: Replicas) -> dict[str, Route]:

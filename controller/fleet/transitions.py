@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from controller.fleet.errors import Busy, CalledOff, EngineFailed, NotPossible, TransitionRefused
 from controller.fleet.instance import Drain, Instance
+from controller.fleet.marks import Marks
 from controller.fleet.origin import Origin
 from controller.fleet.single_flight import SingleFlight
 from controller.fleet.state import State
 from runtime.engines.base import EngineError, EngineRefused, EngineTimeout, EngineUnreachable, NotSupported
-from state.database import StateError
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
 log = logging.getLogger(__name__)
@@ -30,15 +30,23 @@ ABANDONED_SECONDS = 10.0
 
 BUSY_PAUSE = 0.1
 
+Gate = Callable[[Instance, bool], Awaitable[None]]
+"""What an engine that is up must have been given before it is ready; the second value: it was woken, or is new."""
+
+
+async def open_gate(instance: Instance, woken: bool) -> None:
+    """Lets everybody in."""
+
 
 class Transitions:
     def __init__(self, instance: Instance, marks: SleepMarks, origin: Origin) -> None:
         self.instance = instance
         self._engine = instance.engine
-        self._marks = marks
+        self._marks = Marks(instance, marks, origin)
         self._origin = origin
         self._lock = asyncio.Lock()
         self._flights = SingleFlight(self.instance.name, self._broke)
+        self.gate: Gate = open_gate
 
     @property
     def under_way(self) -> bool:
@@ -87,7 +95,7 @@ class Transitions:
                 # One that cannot be asked has said that it is done.
                 asleep: bool | None = await self._engine.is_asleep() is not False
             except NotSupported as unable:
-                await self._clear()
+                await self._marks.clear()
                 instance.enter_ready()
                 raise NotPossible(str(unable)) from unable
             except EngineError as error:
@@ -101,14 +109,14 @@ class Transitions:
             mark = replace(mark, phase=Phase.ASLEEP)
             instance.sleeps[mark.cause] += 1
             instance.enter_asleep(mark)
-            await self._write(mark)
+            await self._marks.confirm(mark)
             return
         problem = str(failure) if failure else f"{instance.name!r} says that it is awake after it was put to sleep"
         if asleep is None:
             instance.enter_failed(problem)
         else:
             instance.enter_ready()
-            await self._clear()
+            await self._marks.clear()
         raise EngineFailed(problem)
 
     async def _drain(self, cause: str, seconds: float, level: int) -> SleepMark:
@@ -126,7 +134,7 @@ class Transitions:
             if not drain.called_off:
                 instance.call_off()
             if mark is not None:
-                await self._clear()
+                await self._marks.clear()
             if isinstance(stopped, EngineError):
                 raise EngineFailed(f"{instance.name!r} does not tell whether it is idle: {stopped}") from stopped
             raise
@@ -188,7 +196,7 @@ class Transitions:
                 await self._find_out()
                 return
             mark = SleepMark(instance.name, Phase.WAKING, level, instance.cause, since, process)
-            await self._write(mark)
+            await self._marks.confirm(mark)
             failure: EngineError | None = None
             try:
                 await self._engine.wake(level or None)
@@ -203,15 +211,15 @@ class Transitions:
         if asleep is False:
             log.info("%s was woken (%s)", instance.name, cause)
             instance.wakes["ok"] += 1
-            await self._clear()
-            instance.enter_ready()
+            await self._marks.clear()
+            await self._let_in(woken=True)
             return
         instance.wakes["failed"] += 1
         problem = str(failure) if failure else f"{instance.name!r} still says that it sleeps"
         if asleep is None:
             instance.enter_failed(problem)
         else:
-            await self._write(replace(mark, phase=Phase.ASLEEP))
+            await self._marks.confirm(replace(mark, phase=Phase.ASLEEP))
             instance.enter_asleep_again(problem)
         raise EngineFailed(problem)
 
@@ -272,7 +280,7 @@ class Transitions:
             else:
                 instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
             return
-        mark = await self._mark()
+        mark = await self._marks.find()
         try:
             asleep = await self._sleeps(mark)
         except EngineError as error:
@@ -281,28 +289,23 @@ class Transitions:
         if asleep is None:
             instance.enter_failed("whether it sleeps cannot be found out")
         elif asleep:
-            mark = replace(mark or self._found_asleep(), phase=Phase.ASLEEP, process=await self._origin.process())
-            await self._write(mark)
+            mark = replace(mark or self._marks.found_asleep(), phase=Phase.ASLEEP, process=await self._origin.process())
+            await self._marks.confirm(mark)
             instance.enter_asleep(mark)
         else:
-            if mark is not None:
-                await self._clear()
+            slept = mark is not None or instance.state is State.ASLEEP
+            if slept:
+                await self._marks.clear()
             await self._origin.was_ready()
-            instance.enter_ready()
+            await self._let_in(woken=slept)
 
-    async def _mark(self) -> SleepMark | None:
-        """The mark of this instance, or of its process under a name that the YAML had before."""
-        marks = await self._marks.all()
-        if instance_mark := marks.get(self.instance.name):
-            return instance_mark
-        process = await self._origin.process()
-        older = next((mark for mark in marks.values() if process is not None and mark.process == process), None)
-        if older is None:
-            return None
-        await self._marks.clear(older.instance)
-        mark = replace(older, instance=self.instance.name)
-        await self._write(mark)
-        return mark
+    async def _let_in(self, *, woken: bool) -> None:
+        """Ready, once the gate has seen to it. A gate that breaks keeps nobody out."""
+        try:
+            await self.gate(self.instance, woken)
+        except Exception:
+            log.exception("what %s must have before it is ready could not be seen to", self.instance.name)
+        self.instance.enter_ready()
 
     async def _forget_if_gone(self) -> None:
         """Nobody listens there: whoever slept is gone, and the next one to listen is awake.
@@ -312,7 +315,7 @@ class Transitions:
         try:
             await self._engine.busy()
         except EngineUnreachable:
-            await self._clear()
+            await self._marks.clear()
         except EngineError:
             pass
 
@@ -326,9 +329,6 @@ class Transitions:
         if mark.phase is Phase.ASLEEP:
             return True
         return await self._settle_doubt(mark.level, None, expected=True)
-
-    def _found_asleep(self) -> SleepMark:
-        return SleepMark(self.instance.name, Phase.ASLEEP, 0, "found asleep", self.instance.wall(), None)
 
     def observe_soon(self) -> None:
         """Look at it now, without waiting."""
@@ -357,29 +357,13 @@ class Transitions:
             await self._forget_if_gone()
         elif instance.state is State.ASLEEP and asleep is False:
             log.warning("%s is awake, though nobody here woke it", instance.name)
-            await self._clear()
-            instance.enter_ready()
+            await self._settle()
         elif instance.state is State.READY and asleep:
             log.warning("%s is asleep, though nobody here put it to sleep", instance.name)
             stranded = instance.in_flight
-            instance.enter_asleep(self._found_asleep())
+            instance.enter_asleep(self._marks.found_asleep())
             if stranded:
                 self.wake_soon("requests in flight")
-
-    # -- marks ---------------------------------------------------------------------------------------------------
-
-    async def _write(self, mark: SleepMark) -> None:
-        """Write a mark that only confirms what is so already: not being able to must not keep an engine asleep."""
-        try:
-            await self._marks.put(mark)
-        except StateError:
-            log.exception("the sleep mark of %s could not be written", mark.instance)
-
-    async def _clear(self) -> None:
-        try:
-            await self._marks.clear(self.instance.name)
-        except StateError:
-            log.exception("the sleep mark of %s could not be cleared", self.instance.name)
 
     def _broke(self, error: BaseException) -> None:
         """A transition ended as none should. Who waits for it must not wait on."""

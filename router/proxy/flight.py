@@ -62,6 +62,7 @@ class Flight:
 
     def board(self, instance: Instance, pool: Pool) -> None:
         """Take a place on ``instance``; it is counted in there."""
+        self.route.began(instance)
         self.instance = instance
         self.pool = pool
 
@@ -80,6 +81,7 @@ class Flight:
         """Give the connection back, or close it if its answer is not whole, and count out on the instance."""
         self.give_back()
         if self.instance is not None:
+            self.route.ended(self.instance)
             self.instance.end(abandoned=self.abandoned)
             self.instance = None
             self.abandoned = False

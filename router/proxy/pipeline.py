@@ -131,6 +131,9 @@ class Pipeline:
         while True:
             if flight.instance is None:
                 instance = replicas.try_acquire(flight.candidates, flight.choose) or await self._wait(flight)
+                if instance not in flight.route.rename:  # it lost the adapter at the last moment
+                    instance.end()
+                    continue
                 flight.board(instance, self._pools[instance.name])
             try:
                 await self._exchange(flight, error)
@@ -149,13 +152,14 @@ class Pipeline:
         gone, replicas = flight.instance, flight.route.replicas
         assert gone is not None
         replicas.look_at(gone)
-        flight.candidates = tuple(one for one in flight.candidates if one is not gone)
+        flight.candidates = flight.route.without(flight.candidates, gone)
         flight.leave()
         return bool(flight.candidates)
 
     async def _wait(self, flight: Flight) -> Instance:
         tracked, candidates = flight.tracked, flight.candidates
-        deadline = tracked.arrived + max(one.config.sleep.wake_timeout_seconds for one in candidates)
+        patience = (one.config.sleep.wake_timeout_seconds for one in candidates or flight.route.replicas.instances)
+        deadline = tracked.arrived + max(patience)
         began = tracked.wait_begins()
         try:
             return await flight.route.replicas.acquire(candidates, flight.choose, deadline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
-from controller.fleet.routes import Replicas, Route
+from controller.fleet.routes import Route
 from controller.fleet.state import State
 from router.errors import ModelNotFound
 from router.routes.endpoint import Endpoint
@@ -69,7 +70,7 @@ def instance_entry(instance: Instance) -> InstanceEntry:
     )
 
 
-def model_state(replicas: Replicas) -> State:
+def model_state(instances: Sequence[Instance]) -> State:
     """The state of the instance that is nearest to serving."""
     order = [
         State.READY,
@@ -81,23 +82,25 @@ def model_state(replicas: Replicas) -> State:
         State.UNKNOWN,
         State.FAILED,
     ]
-    return min((instance.state for instance in replicas.instances), key=order.index)
+    return min((instance.state for instance in instances), key=order.index)
 
 
 def model_endpoints(fleet: Fleet) -> list[Endpoint]:
     created = int(time.time())
 
     def card(route: Route) -> Card:
-        state = model_state(route.replicas)
+        state = model_state(route.instances)
         return Card(id=route.name, created=created, root=route.model, parent=route.parent, state=state)
 
     async def list_cards(_: Request) -> Response:
-        return JSONResponse(Cards(data=[card(route) for route in fleet.routes.values()]).model_dump())
+        return JSONResponse(
+            Cards(data=[card(route) for route in fleet.routes.values() if route.instances]).model_dump()
+        )
 
     async def one_card(request: Request) -> Response:
         name = request.path_params["model"]
         route = fleet.routes.get(name)
-        if route is None:
+        if route is None or not route.instances:
             raise ModelNotFound(name)
         return JSONResponse(card(route).model_dump())
 
@@ -107,7 +110,7 @@ def model_endpoints(fleet: Fleet) -> list[Endpoint]:
             names = dict.fromkeys(name for one in replicas.instances for name in one.config.names if name != model)
             models[model] = ModelEntry(
                 endpoint=replicas.instances[0].config.spec.base_url,
-                state=model_state(replicas),
+                state=model_state(replicas.instances),
                 aliases=list(names),
                 instances=[instance_entry(one) for one in replicas.instances],
             )
