@@ -126,7 +126,7 @@ class Instance:
         self.troubled = self.breaker.troubled
         if changed:
             log.info("the circuit of %s is %s: %s", self.name, self.breaker.circuit, self.breaker.cause)
-            self.on_change()
+            self._tell()
 
     def view(self, now: float) -> View:
         """What ``admission`` decides by at ``now``, on the instance's clock."""
@@ -214,5 +214,8 @@ class Instance:
             self._drain = None
         if state is not self.state:
             self.state, self.since = state, self.looked_at
+        self._tell()
+
+    def _tell(self) -> None:
         for tell in self.watchers:
             tell()
