@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 
@@ -11,17 +11,23 @@ from runtime.engines.base import Engine
 from runtime.engines.openai import command as openai_command
 from runtime.engines.openai.client import OpenAIEngine
 from runtime.engines.sglang import command as sglang_command
+from runtime.engines.sglang import metrics as sglang_metrics
 from runtime.engines.sglang.client import SglangEngine
 from runtime.engines.sim import client as sim_client
 from runtime.engines.sim import command as sim_command
+from runtime.engines.sim import metrics as sim_metrics
 from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
 from runtime.engines.vllm import command as vllm_command
+from runtime.engines.vllm import metrics as vllm_metrics
 from runtime.engines.vllm.client import VllmEngine
+from runtime.metrics.rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """``command`` is None for a kind that can be routed to but not started from a model name alone.
+
+    ``metrics``: how it calls the standard metrics; a kind without any tells nothing that could be understood.
 
     ``uses_gpu``: without a word about GPUs in the YAML it takes any, and is started after those that do so too.
     """
@@ -30,6 +36,7 @@ class Kind:
     facts: Callable[[str, Sequence[str]], ArgumentFacts]
     sleep_obstacle: Callable[[Sequence[str], Mapping[str, str], bool], str | None]
     command: Callable[[EngineSpec], Command] | None
+    metrics: Rules = field(default_factory=dict)
     can_sleep: bool = True
     uses_gpu: bool = True
 
@@ -39,12 +46,27 @@ def _connect_sglang(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: 
 
 
 KINDS: Mapping[str, Kind] = {
-    "vllm": Kind(VllmEngine, vllm_command.facts, vllm_command.sleep_obstacle, vllm_command.command),
-    "sglang": Kind(_connect_sglang, sglang_command.facts, sglang_command.sleep_obstacle, sglang_command.command),
+    "vllm": Kind(
+        VllmEngine, vllm_command.facts, vllm_command.sleep_obstacle, vllm_command.command, metrics=vllm_metrics.RULES
+    ),
+    "sglang": Kind(
+        _connect_sglang,
+        sglang_command.facts,
+        sglang_command.sleep_obstacle,
+        sglang_command.command,
+        metrics=sglang_metrics.RULES,
+    ),
     "openai": Kind(
         OpenAIEngine, openai_command.facts, openai_command.sleep_obstacle, None, can_sleep=False, uses_gpu=False
     ),
-    "sim": Kind(sim_client.connect, sim_command.facts, sim_command.sleep_obstacle, sim_command.command, uses_gpu=False),
+    "sim": Kind(
+        sim_client.connect,
+        sim_command.facts,
+        sim_command.sleep_obstacle,
+        sim_command.command,
+        metrics=sim_metrics.RULES,
+        uses_gpu=False,
+    ),
 }
 
 SYNONYMS: Mapping[str, str] = {"sgl": "sglang"}
