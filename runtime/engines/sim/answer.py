@@ -17,7 +17,7 @@ from runtime.engines.sim.form import Form, JsonResponse
 from runtime.engines.sim.generation import Generation, Order
 from runtime.engines.sim.wire import wire_of
 
-_STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
+STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 _GARBAGE = b"\x16\x03\x01\x02 this is no HTTP \x00\xff\xfe\r\n\r\n"
 
 
@@ -115,7 +115,7 @@ class EventStream(Response):
         self._fault = fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
         try:
             async with Departure(receive):
                 end = await self._stream(scope, send)

@@ -16,6 +16,7 @@ from runtime.engines.sim.media_api import MediaApi
 from runtime.engines.sim.openai_api import OpenAIApi
 from runtime.engines.sim.options import SimOptions
 from runtime.engines.sim.pooling_api import PoolingApi
+from runtime.engines.sim.responses_api import ResponsesApi
 from runtime.engines.sim.sglang_api import SglangApi
 from runtime.engines.sim.sglang_forms import SglangChat, SglangCompletion
 from runtime.engines.sim.sglang_memory import SglangMemory
@@ -31,6 +32,7 @@ def create_app(options: SimOptions, engine: Engine | None = None) -> Starlette:
     routes = [
         *own,
         *OpenAIApi(engine, dialect).routes(),
+        *ResponsesApi(engine, dialect).routes(),
         *PoolingApi(engine, dialect).routes(),
         *MediaApi(engine, dialect).routes(),
         *FaultApi(engine).routes(),

@@ -20,7 +20,8 @@ _EPILOG = (
     "  SIM_API_KEY                        the key, when --api-key is not given (a command line can be seen by all)\n"
     "  VLLM_SERVER_DEV_MODE=1             mounts the sleep routes (vLLM), as --enable-sleep-mode does;\n"
     "                                     a real vLLM needs both\n"
-    "  VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 mounts the adapter routes (vLLM), as --enable-lora does\n\n"
+    "  VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 mounts the adapter routes (vLLM), as --enable-lora does\n"
+    "  VLLM_ENABLE_RESPONSES_API_STORE=1  keeps responses (vLLM), as --enable-responses-store does\n\n"
     "faults, for --fault and POST /sim/faults (GET shows them, DELETE clears them); each also takes `times`,\n"
     "the number of requests it hits, and true or a number stands for the whole object:\n"
     + "\n".join(f"  {name:<21}{kind.summary} ({', '.join(sorted(kind.fields))})" for name, kind in KINDS.items())
@@ -62,6 +63,7 @@ def _add_identity(parser: argparse.ArgumentParser, defaults: SimOptions) -> None
     add("--enable-request-id-headers", action="store_true", help="send X-Request-Id back")
     add("--enable-force-include-usage", action="store_true", help="usage in every chunk, asked for or not")
     add("--enable-prompt-tokens-details", action="store_true", help="tell the cached tokens in usage")
+    add("--enable-responses-store", action="store_true", help="vllm: keep responses; its own way is the environment")
     add("--enable-server-load-tracking", action="store_true", help="count requests in /load, which else says 0")
 
 
@@ -194,4 +196,6 @@ def parse(words: Sequence[str], environ: Mapping[str, str]) -> tuple[SimOptions,
     values["lora_modules"] = tuple(values["lora_modules"])
     values["enable_sleep_mode"] = values["enable_sleep_mode"] or _truthy(environ.get("VLLM_SERVER_DEV_MODE"))
     values["enable_lora"] = values["enable_lora"] or _truthy(environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING"))
+    stores = _truthy(environ.get("VLLM_ENABLE_RESPONSES_API_STORE"))
+    values["enable_responses_store"] = values["enable_responses_store"] or stores
     return SimOptions(**values, api_keys=tuple(keys), faults=faults), ignored

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,12 +22,10 @@ from runtime.engines.sim.orders import (
     Prompt,
     chat_prompt,
     completion_prompt,
-    content_text,
     generation_order,
     wants_usage,
     wished_tokens,
 )
-from runtime.engines.sim.responses_form import ResponsesForm, ResponseStore
 from runtime.engines.sim.text import detokenize, tokenize
 
 
@@ -37,7 +34,6 @@ class OpenAIApi:
         self._engine = engine
         self._options = engine.options
         self._dialect = dialect
-        self._responses = ResponseStore()
 
     def routes(self) -> list[Route]:
         post = ["POST"]
@@ -45,9 +41,6 @@ class OpenAIApi:
             Route("/v1/completions", self.completions, methods=post),
             Route("/v1/chat/completions", self.chat, methods=post),
             Route("/invocations", self.invocations, methods=post),
-            Route("/v1/responses", self.responses, methods=post),
-            Route("/v1/responses/{response_id}", self.get_response, methods=["GET"]),
-            Route("/v1/responses/{response_id}/cancel", self.cancel_response, methods=post),
             Route("/v1/messages", self.messages, methods=post),
             Route("/v1/messages/count_tokens", self.count_tokens, methods=post),
             Route("/tokenize", self.tokenize, methods=post),
@@ -106,37 +99,6 @@ class OpenAIApi:
         """SageMaker's one door: chat when there are messages, else a completion."""
         body = await read_json(request)
         return await (self._chat(request, body) if "messages" in body else self._complete(request, body))
-
-    async def responses(self, request: Request) -> Response:
-        body = await read_json(request, "input")
-        named = self._dialect.names.resolve(body)
-        given = body["input"]
-        messages = given if isinstance(given, list) else [{"role": "user", "content": content_text(given)}]
-        prompt = chat_prompt(messages, body.get("instructions"))
-        wish = self._fitting(prompt, body, "max_output_tokens")
-        reply = Reply(f"resp_{request.headers.get('x-request-id') or uuid4().hex[:16]}", named.shown)
-        order = generation_order(self._options, body, named, prompt, reply.id, wish)
-        form = ResponsesForm(reply, body, order.max_tokens, self._responses)
-        return await answer(self._engine, request, order, form)
-
-    async def get_response(self, request: Request) -> Response:
-        response = self._responses.get(request.path_params["response_id"])
-        if response is None:
-            raise self._no_response(request)
-        return JsonResponse(response)
-
-    async def cancel_response(self, request: Request) -> Response:
-        response_id = request.path_params["response_id"]
-        response = self._responses.cancel(response_id)
-        if response is not None:
-            return JsonResponse(response)
-        if self._responses.get(response_id) is None:
-            raise self._no_response(request)
-        raise ApiError(400, "Cannot cancel a synchronous response.", "invalid_request_error", "response_id")
-
-    def _no_response(self, request: Request) -> ApiError:
-        message = f"Response with id '{request.path_params['response_id']}' not found."
-        return ApiError(404, message, "invalid_request_error", "response_id")
 
     async def messages(self, request: Request) -> Response:
         body = await read_json(request, "messages")

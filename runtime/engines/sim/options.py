@@ -48,6 +48,7 @@ class SimOptions:
     enable_force_include_usage: bool = False
     enable_prompt_tokens_details: bool = False
     enable_server_load_tracking: bool = False
+    enable_responses_store: bool = False
     seed: int = 0
     faults: Mapping[str, Any] = field(default_factory=dict)
     log_level: str = "info"
@@ -64,6 +65,11 @@ class SimOptions:
     @property
     def seconds_per_token(self) -> float:
         return 1.0 / self.tokens_per_second if self.tokens_per_second > 0 else 0.0
+
+    @property
+    def stores_responses(self) -> bool:
+        """SGLang always does; vLLM ignores `store` unless told to heed it."""
+        return self.dialect == "sglang" or self.enable_responses_store
 
     @property
     def lag_of_abort(self) -> float:

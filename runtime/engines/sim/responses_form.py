@@ -1,8 +1,8 @@
-"""The responses API as vLLM writes it, and the responses the engine remembers."""
+"""The responses API as vLLM writes it."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -12,47 +12,18 @@ from runtime.engines.sim.errors import EngineDown, vllm_body
 from runtime.engines.sim.form import JsonResponse, Reply, event
 from runtime.engines.sim.generation import Generation
 
-_REMEMBERED = 256
-
-
-class ResponseStore:
-    """The newest responses, and those still in the making."""
-
-    def __init__(self) -> None:
-        self._done: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._running: dict[str, tuple[ResponsesForm, Generation]] = {}
-
-    def begin(self, form: ResponsesForm, generation: Generation) -> None:
-        self._running[form.id] = (form, generation)
-
-    def finish(self, response: dict[str, Any]) -> None:
-        self._running.pop(response["id"], None)
-        self._done.setdefault(response["id"], response)  # one that was cancelled stays so
-        while len(self._done) > _REMEMBERED:
-            self._done.popitem(last=False)
-
-    def get(self, response_id: str) -> dict[str, Any] | None:
-        if response_id in self._running:
-            return self._running[response_id][0].response("in_progress")
-        return self._done.get(response_id)
-
-    def cancel(self, response_id: str) -> dict[str, Any] | None:
-        """End a running response; the one that is done stays as it is."""
-        if response_id not in self._running:
-            return None
-        form, generation = self._running.pop(response_id)
-        generation.end("abort")
-        response = self._done[response_id] = form.response("cancelled")
-        return response
+Keep = Callable[[dict[str, Any]], None]
 
 
 class ResponsesForm:
-    def __init__(self, reply: Reply, body: dict[str, Any], max_tokens: int, store: ResponseStore) -> None:
+    """``keep`` is told of the whole response, when there is one."""
+
+    def __init__(self, reply: Reply, body: dict[str, Any], max_tokens: int, keep: Keep | None) -> None:
         self.id = reply.id
         self._reply = reply
         self._body = body
         self._max_tokens = max_tokens
-        self._store = store
+        self._keep = keep
         self._item_id = f"msg_{uuid4().hex[:16]}"
         self._sequence = 0
 
@@ -74,7 +45,7 @@ class ResponsesForm:
             "tool_choice": "none",
             "tools": [],
             "top_p": body.get("top_p", 1.0),
-            "background": False,
+            "background": bool(body.get("background")),
             "max_output_tokens": self._max_tokens,
             "max_tool_calls": None,
             "previous_response_id": body.get("previous_response_id"),
@@ -111,43 +82,53 @@ class ResponsesForm:
         self._sequence += 1
         return event(fields | {"sequence_number": number, "type": name}, name)
 
-    def opening(self, generation: Generation) -> bytes:
-        self._store.begin(self, generation)
-        started = {"response": self.response("in_progress")}
+    def created(self) -> bytes:
+        return self._event("response.created", {"response": self.response("in_progress")})
+
+    def beginning(self) -> list[bytes]:
         part: dict[str, Any] = {"annotations": [], "text": "", "type": "output_text", "logprobs": []}
-        return (
-            self._event("response.created", started)
-            + self._event("response.in_progress", started)
-            + self._event("response.output_item.added", {"item": self._item(None, "in_progress"), "output_index": 0})
-            + self._event(
+        item = {"item": self._item(None, "in_progress"), "output_index": 0}
+        return [
+            self._event("response.in_progress", {"response": self.response("in_progress")}),
+            self._event("response.output_item.added", item),
+            self._event(
                 "response.content_part.added",
                 {"content_index": 0, "item_id": self._item_id, "output_index": 0, "part": part},
-            )
-        )
+            ),
+        ]
+
+    def opening(self, generation: Generation) -> bytes:
+        return self.created() + b"".join(self.beginning())
 
     def token(self, text: str) -> bytes:
         where = {"item_id": self._item_id, "logprobs": [], "output_index": 0}
         return self._event("response.output_text.delta", {"content_index": 0, "delta": text} | where)
 
-    def closing(self, generation: Generation, last: str) -> bytes:
+    def ending(self, generation: Generation) -> list[bytes]:
         where = {"content_index": 0, "item_id": self._item_id, "output_index": 0}
         item = self._item(generation.text, "completed")
-        response = self.response("completed", generation)
-        done = (self.token(last) if last else b"") + self._event(
-            "response.output_text.done", where | {"logprobs": [], "text": generation.text}
-        )
-        done += self._event("response.content_part.done", where | {"part": item["content"][0]})
-        done += self._event("response.output_item.done", {"item": item, "output_index": 0})
-        self._store.finish(response)
-        return done + self._event("response.completed", {"response": response})
+        response = self._whole(generation)
+        return [
+            self._event("response.output_text.done", where | {"logprobs": [], "text": generation.text}),
+            self._event("response.content_part.done", where | {"part": item["content"][0]}),
+            self._event("response.output_item.done", {"item": item, "output_index": 0}),
+            self._event("response.completed", {"response": response}),
+        ]
+
+    def closing(self, generation: Generation, last: str) -> bytes:
+        return (self.token(last) if last else b"") + b"".join(self.ending(generation))
 
     def failure(self) -> bytes:
         return event(vllm_body(EngineDown()), "error")
 
     def whole(self, generation: Generation) -> Response:
+        return JsonResponse(self._whole(generation))
+
+    def _whole(self, generation: Generation) -> dict[str, Any]:
         response = self.response("completed", generation)
-        self._store.finish(response)
-        return JsonResponse(response)
+        if self._keep is not None:
+            self._keep(response)
+        return response
 
 
 def _usage(generation: Generation) -> dict[str, Any]:

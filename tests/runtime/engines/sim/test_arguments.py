@@ -35,6 +35,7 @@ def test_environment_mounts_routes_and_gives_the_key() -> None:
     environ = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "SIM_API_KEY": "k"}
     options, _ = parse([], environ)
     assert (options.enable_sleep_mode, options.enable_lora, options.api_keys) == (True, True, ("k",))
+    assert parse([], {"VLLM_ENABLE_RESPONSES_API_STORE": "1"})[0].stores_responses
     assert parse(["--api-key", "other"], environ)[0].api_keys == ("other",)
 
 

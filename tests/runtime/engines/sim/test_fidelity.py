@@ -229,13 +229,3 @@ async def test_the_other_routes_answer() -> None:
     assert heard.json()["text"].startswith("7 bytes")
     assert spoken.content.startswith(b"RIFF")
     assert base64.b64decode(image.json()["data"][0]["b64_json"]).startswith(png)
-
-
-async def test_stored_response_can_be_fetched() -> None:
-    """GET gives what POST gave; an unknown id is 404."""
-    async with stage(QUICK) as sim:
-        made = (await sim.post("/v1/responses", {"input": "x"})).json()
-        fetched = (await sim.get(f"/v1/responses/{made['id']}")).json()
-        missing = await sim.get("/v1/responses/resp_nope")
-    assert fetched == made
-    assert missing.status_code == 404
