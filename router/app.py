@@ -23,9 +23,10 @@ from router.proxy.body import too_large
 from router.proxy.call import Call
 from router.proxy.chooser import Chooser
 from router.proxy.pipeline import Pipeline, refuse
+from router.proxy.responses import ResponsesPipeline
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
-from router.routes.engine_paths import engine_endpoints
+from router.routes.engine_paths import engine_endpoints, response_endpoints
 from router.routes.health import health_endpoints
 from router.routes.models import model_endpoints
 from router.routes.sleep import sleep_endpoints
@@ -42,8 +43,10 @@ class Gateway(Starlette):
 
 
 def short_way(table: Sequence[Endpoint], key: Key | None) -> ShortWay:
-    """The engine paths of ``table``, behind the key if there is one."""
-    pipelines = {one.path.encode(): one.handler for one in table if isinstance(one.handler, Pipeline)}
+    """The engine paths of ``table`` that are always the same, behind the key if there is one."""
+    pipelines = {
+        one.path.encode(): one.handler for one in table if isinstance(one.handler, Pipeline) and "{" not in one.path
+    }
     max_body = min(pipeline.max_body for pipeline in pipelines.values())
 
     def serve_with(pipeline: Pipeline) -> Serve:
@@ -99,8 +102,10 @@ def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
     max_body = int(config.router.max_body_mb * 1_000_000)
     choosers = {model: Chooser(config.settings_of(model)) for model in config.models}
     pipeline = Pipeline(fleet.routes, gateway.pools, traffic, choosers, max_body)
+    responses = ResponsesPipeline(fleet, gateway.pools, traffic, choosers, max_body, gateway.makers)
     table = [
         *engine_endpoints(pipeline),
+        *response_endpoints(responses),
         *health_endpoints(config, fleet),
         *traffic_endpoints(fleet, traffic),
         *sleep_endpoints(config, fleet, traffic, gateway.sleep),

@@ -10,6 +10,7 @@ from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.service import open_fleet
 from router.proxy.pool import Pool
+from router.proxy.responses import Makers
 from router.sleep.manager import SleepManager
 from router.traffic.monitor import TrafficMonitor
 
@@ -20,6 +21,7 @@ class Live:
     def __init__(self, config: Config, fleet: Fleet) -> None:
         self.fleet = fleet
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
+        self.makers = Makers()
         self.sleep = SleepManager(fleet, self.traffic)
         self.pools: Mapping[str, Pool] = {
             name: Pool(instance.config.spec.base_url, instance.config.timeouts)

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp
 
-from router.routes.endpoint import Endpoint
+from router.routes.endpoint import Endpoint, Query
 
 ENGINE_PATHS: Mapping[str, str] = {
     "/v1/chat/completions": "Chat completion",
     "/v1/completions": "Text completion",
     "/v1/embeddings": "Embeddings",
-    "/v1/responses": "A response (OpenAI Responses API)",
     "/v1/messages": "A message (Anthropic Messages API)",
     "/v1/messages/count_tokens": "Count a message's tokens",
     "/v1/rerank": "Rerank documents",
@@ -34,4 +33,18 @@ def engine_endpoints(pipeline: ASGIApp) -> list[Endpoint]:
     return [
         Endpoint("POST", path, pipeline, f"{summary}, by the body's `model`", "engines", takes_body=True)
         for path, summary in ENGINE_PATHS.items()
+    ]
+
+
+def response_endpoints(pipeline: ASGIApp) -> list[Endpoint]:
+    """Those of OpenAI's Responses API. What engines lack of them they say themselves."""
+    path = "/v1/responses/{response_id}"
+    create = "A response (OpenAI Responses API), by the body's `model`"
+    stream = (Query("stream", "boolean", False, "The events of one that was made in the background"),)
+    return [
+        Endpoint("POST", "/v1/responses", pipeline, create, "engines", takes_body=True),
+        Endpoint("GET", path, pipeline, "The response, from the engine that made it", "engines", query=stream),
+        Endpoint("DELETE", path, pipeline, "Delete the response", "engines"),
+        Endpoint("POST", f"{path}/cancel", pipeline, "Cancel the response, made in the background", "engines"),
+        Endpoint("GET", f"{path}/input_items", pipeline, "What the response was made from", "engines"),
     ]

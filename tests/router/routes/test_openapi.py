@@ -113,7 +113,7 @@ async def test_answers_are_as_it_says(tmp_path: Path) -> None:
 async def _check(gateway: Gateway, found: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> int:
     answer = await gateway.client.request(method, path.replace("{model}", "m/a"), params={"history": "true"})
     described = operation["responses"].get(str(answer.status_code), operation["responses"]["default"])
-    assert answer.status_code == 200 or "requestBody" in operation, (method, path, answer.text)
+    assert answer.status_code == 200 or operation["tags"] == ["engines"], (method, path, answer.text)
     if JSON not in described.get("content", {}):
         return 0
     schema_of(found, described["content"][JSON]["schema"]).validate(answer.json())

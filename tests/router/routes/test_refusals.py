@@ -15,7 +15,7 @@ ADMIN = (
     *("sleep", "wake_up", "is_sleeping", "collective_rpc", "v1/load_lora_adapter", "v1/unload_lora_adapter"),
     *("server_info", "reset_prefix_cache", "release_memory_occupation", "resume_memory_occupation", "flush_cache"),
     *("update_weights_from_disk", "abort_request", "pause", "invocations", "inference/v1/generate", "generate"),
-    *("load_lora_adapter", "start_profile", "sim/faults", "version", "ping", "docs", "v1/responses/resp_1/cancel"),
+    *("load_lora_adapter", "start_profile", "sim/faults", "version", "ping", "docs", "v1/responses/resp_1/sleep"),
 )
 DISGUISES = (
     *("/{0}", "//{0}", "/{0}/", "/./{0}", "/v1/../{0}", "/v1/%2e%2e/{0}", "/v1/completions/../../{0}"),
