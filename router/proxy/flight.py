@@ -164,7 +164,10 @@ def upstream_error(error: UpstreamError) -> GatewayError:
 
 
 def _is_event_stream(upstream: Upstream) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in upstream.headers)
+    """One to which an event can be added: packed, or with a length, it would be spoilt by that."""
+    found = dict(upstream.headers)
+    kind = found.get(b"content-type", b"").lower()
+    return kind.startswith(b"text/event-stream") and not found.keys() & {b"content-encoding", b"content-length"}
 
 
 def _nowhere(flight: Flight, error: UpstreamError | None) -> None:

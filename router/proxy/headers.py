@@ -25,6 +25,9 @@ HOP_BY_HOP = frozenset(
 NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"x-request-id"}
 """A client's key is for the gateway, and stays here."""
 
+NOT_RETURNED = HOP_BY_HOP | {b"x-torpor-instance", b"x-torpor-error-source"}
+"""Another Torpor's marks are about instances that this one's clients do not know."""
+
 REQUEST_ID = b"x-request-id"
 
 
@@ -49,7 +52,7 @@ def request_head(
 
 def response_headers(headers: Headers, identity: bytes, instance: bytes, failed: bool) -> list[tuple[bytes, bytes]]:
     """What the client gets: the engine's headers, and who answered."""
-    kept = _kept(headers, HOP_BY_HOP)
+    kept = _kept(headers, NOT_RETURNED)
     for name, _ in kept:
         if name == REQUEST_ID:
             break

@@ -57,9 +57,9 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_arrived",
+        "_frame_bytes",
         "_framed",
         "_fresh",
-        "_head_bytes",
         "_head_done",
         "_loop",
         "_parser",
@@ -87,7 +87,7 @@ class Upstream(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._arrived: list[bytes] = []
         self._paused = False
-        self._head_bytes = 0
+        self._frame_bytes = 0
         self._head_done = False
         self._framed = False
         self._told = False
@@ -105,7 +105,7 @@ class Upstream(asyncio.Protocol):
         """Send a request. Its answer, or its failure, goes to ``sink``."""
         self.complete = self.started = self.body_begun = self._head_done = self._framed = self._told = False
         self.headers = []
-        self._head_bytes = 0
+        self._frame_bytes = 0
         self._sink = sink
         self.last_byte = self.sent_at = self._loop.time()
         self._transport.writelines((head, body))
@@ -167,10 +167,12 @@ class Upstream(asyncio.Protocol):
     def _piece(self, data: bytes) -> None:
         """Pass on what a read brought: a head, perhaps, and all that it brought of the body as one piece."""
         self.started = True
-        if not self._head_done:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+        if not self._arrived and not self.complete:  # a head, a trailer or a frame that may have no end
+            self._frame_bytes += len(data)
+            if self._frame_bytes > MAX_HEAD_BYTES:
                 self.fail(Broken("its headers are too long"))
+                return
+        if not self._head_done:
             return
         chunk = b"".join(self._arrived)
         self._arrived.clear()
@@ -204,8 +206,8 @@ class Upstream(asyncio.Protocol):
             self._transport.close()  # an answer that nobody asked for: no request may meet it
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.complete:
-            return
+        if self.complete or self._head_done:
+            return  # a trailer: it ends with this hop
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._framed = True
@@ -227,6 +229,7 @@ class Upstream(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if not self.complete:
             self.body_begun = True
+            self._frame_bytes = 0
             self._arrived.append(data)
 
     def on_message_complete(self) -> None:
@@ -234,5 +237,8 @@ class Upstream(asyncio.Protocol):
             return
         self.complete = True
         self.last_byte = self._loop.time()
-        if not self._parser.should_keep_alive() and self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is None:
+            return
+        if not self._parser.should_keep_alive() or transport.get_write_buffer_size():
+            transport.close()  # as it says; or it answered before it had the whole request, and may never read the rest
