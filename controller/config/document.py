@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,14 +44,41 @@ class Document:
 def read(text: str, environment: Mapping[str, str]) -> Document:
     """Parse ``text``. What is wrong with the YAML itself is in ``mistakes``; nothing is raised."""
     document = Document(values=None)
-    try:
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
+    with _explained(text, document), _loader(text) as loader:
+        node = loader.get_single_node()
+        if node is not None:
+            document.values = _Reader(loader, environment, document).value(node, ())
+    return document
+
+
+def read_all(text: str, environment: Mapping[str, str]) -> list[Document]:
+    """As ``read``, of a text with several documents. One that cannot be parsed is the last."""
+    documents: list[Document] = []
+    broken = Document(values=None)
+    with _explained(text, broken), _loader(text) as loader:
+        while loader.check_node():
+            node = loader.get_node()
+            document = Document(values=None)
             if node is not None:
                 document.values = _Reader(loader, environment, document).value(node, ())
-        finally:
-            loader.dispose()
+            documents.append(document)
+    return [*documents, broken] if broken.mistakes else documents
+
+
+@contextmanager
+def _loader(text: str) -> Iterator[yaml.SafeLoader]:
+    loader = yaml.SafeLoader(text)
+    try:
+        yield loader
+    finally:
+        loader.dispose()
+
+
+@contextmanager
+def _explained(text: str, document: Document) -> Iterator[None]:
+    """What YAML finds wrong with ``text`` becomes a mistake of ``document``."""
+    try:
+        yield
     except yaml.MarkedYAMLError as broken:
         mark = broken.problem_mark or broken.context_mark
         problem = broken.problem or broken.context or "cannot be read"
@@ -64,7 +92,6 @@ def read(text: str, environment: Mapping[str, str]) -> Document:
         document.mistakes.append(Mistake(line, "", problem))
     except RecursionError:
         document.mistakes.append(Mistake(1, "", "is nested too deeply"))
-    return document
 
 
 class _Reader:

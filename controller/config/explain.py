@@ -71,7 +71,7 @@ def explain(error: ErrorDetails) -> Iterator[tuple[KeyPath, str, str]]:
     elif kind == "too_short":
         yield path, "is empty", REQUIRED.get(str(path[-1]), "add at least one")
     else:
-        yield path, _problem(kind, error["input"], limits, error["msg"]), ""
+        yield path, problem_of(error), ""
 
 
 def nearest(path: KeyPath) -> KeyPath | None:
@@ -100,7 +100,9 @@ def _advice(path: KeyPath) -> str:
     return f"did you mean {close[-1]!r}?" if close else f"the known ones are {', '.join(known_keys(path[:-1]))}"
 
 
-def _problem(kind: str, given: Any, limits: Mapping[str, Any], message: str) -> str:
+def problem_of(error: ErrorDetails) -> str:
+    """What is wrong with one value, in our words."""
+    kind, given, limits, message = error["type"], error["input"], error.get("ctx", {}), error["msg"]
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     if kind in TYPES:

@@ -37,7 +37,7 @@ def load(file: Path | str, environment: Mapping[str, str] | None = None) -> Conf
     """Read ``file``. Raises ``ConfigError`` with all that is wrong. ``environment`` is the process's own by default."""
     environment = os.environ if environment is None else environment
     path = Path(file).absolute()
-    text = _text(path)
+    text = text_of(path)
     document = read(text, environment)
     if document.values is None and not document.mistakes:
         document.mistakes.append(Mistake(1, "", "the file is empty", "start from example-config.yaml"))
@@ -51,7 +51,8 @@ def load(file: Path | str, environment: Mapping[str, str] | None = None) -> Conf
     return resolve(path, hashlib.sha256(text.encode()).hexdigest()[:12], written, environment)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A file's text. Raises ``ConfigError``."""
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
