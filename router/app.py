@@ -21,7 +21,6 @@ from router.lifespan import Live, open_gateway
 from router.metrics import GatewayMetrics
 from router.proxy.body import too_large
 from router.proxy.call import Call
-from router.proxy.chooser import Chooser
 from router.proxy.pipeline import Pipeline, refuse
 from router.proxy.responses import ResponsesPipeline
 from router.routes.documents import document_endpoints
@@ -29,6 +28,7 @@ from router.routes.endpoint import Endpoint
 from router.routes.engine_paths import engine_endpoints, response_endpoints
 from router.routes.health import health_endpoints
 from router.routes.models import model_endpoints
+from router.routes.queue import queue_endpoints
 from router.routes.sleep import sleep_endpoints
 from router.routes.traffic import traffic_endpoints
 from router.server.protocol import Serve, ShortWay
@@ -100,18 +100,19 @@ def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
     """The whole route table. More particular paths come before those that take any name."""
     fleet, traffic = gateway.fleet, gateway.traffic
     max_body = int(config.router.max_body_mb * 1_000_000)
-    choosers = {model: Chooser(config.settings_of(model)) for model in config.models}
-    pipeline = Pipeline(fleet.routes, gateway.pools, traffic, choosers, max_body)
-    responses = ResponsesPipeline(fleet, gateway.pools, traffic, choosers, max_body, gateway.makers)
+    pipeline = Pipeline(fleet.routes, gateway.pools, gateway.serving, max_body)
+    responses = ResponsesPipeline(fleet, gateway.pools, gateway.serving, max_body, gateway.makers)
     table = [
         *engine_endpoints(pipeline),
         *response_endpoints(responses),
         *health_endpoints(config, fleet),
         *traffic_endpoints(fleet, traffic),
         *sleep_endpoints(config, fleet, traffic, gateway.sleep),
+        *queue_endpoints(gateway.queues),
         *model_endpoints(fleet),
     ]
-    return [*table, *document_endpoints(GatewayMetrics(fleet, traffic), table, keyed=config.api_key is not None)]
+    metrics = GatewayMetrics(fleet, traffic, gateway.queues)
+    return [*table, *document_endpoints(metrics, table, keyed=config.api_key is not None)]
 
 
 async def _render(request: Request, error: Exception) -> Response:

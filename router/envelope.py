@@ -120,6 +120,7 @@ def _anthropic_type(error: GatewayError) -> str:
         401: "authentication_error",
         404: "not_found_error",
         413: "request_too_large",
+        429: "rate_limit_error",
         503: "overloaded_error",
         504: "timeout_error",
     }

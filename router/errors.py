@@ -8,6 +8,7 @@ GatewayError
 ├── MethodNotAllowed   405
 ├── Conflict           409
 ├── TooLarge           413
+├── TooManyRequests    429
 ├── Internal           500
 ├── BadUpstream        502   the engine could not be reached, or did not speak HTTP
 ├── Unavailable        503
@@ -77,6 +78,11 @@ class Conflict(GatewayError):
 class TooLarge(GatewayError):
     status = 413
     type = "invalid_request_error"
+
+
+class TooManyRequests(GatewayError):
+    status = 429
+    type = "rate_limit_error"
 
 
 class Internal(GatewayError):

@@ -11,6 +11,7 @@ from controller.fleet.fleet import Fleet
 from controller.service import open_fleet
 from router.proxy.pool import Pool
 from router.proxy.responses import Makers
+from router.proxy.serving import serving
 from router.sleep.manager import SleepManager
 from router.traffic.monitor import TrafficMonitor
 
@@ -23,6 +24,8 @@ class Live:
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
         self.makers = Makers()
         self.sleep = SleepManager(fleet, self.traffic)
+        self.serving = serving(config, self.traffic)
+        self.queues = {model: one.queue for model, one in self.serving.items() if one.queue is not None}
         self.pools: Mapping[str, Pool] = {
             name: Pool(instance.config.spec.base_url, instance.config.timeouts)
             for name, instance in fleet.instances.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -10,8 +10,10 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from controller.fleet.circuit import Circuit
 from controller.fleet.fleet import Fleet
 from controller.fleet.state import State
+from router.proxy.queue import Queue
 from router.traffic.histogram import Histogram
 from router.traffic.monitor import ModelTraffic, TrafficMonitor
 
@@ -21,9 +23,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class GatewayMetrics(Collector):
     """Collects from traffic and fleet; labels are names from the YAML only."""
 
-    def __init__(self, fleet: Fleet, traffic: TrafficMonitor) -> None:
+    def __init__(self, fleet: Fleet, traffic: TrafficMonitor, queues: Mapping[str, Queue]) -> None:
         self._fleet = fleet
         self._traffic = traffic
+        self._queues = queues
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -37,6 +40,7 @@ class GatewayMetrics(Collector):
         yield from self._requests(models)
         yield from self._durations(models)
         yield from self._instances()
+        yield from self._waiting()
 
     def _requests(self, models: list[ModelTraffic]) -> Iterable[Metric]:
         requests = CounterMetricFamily("torpor_requests", "Requests that ended.", labels=["model", "outcome"])
@@ -72,6 +76,7 @@ class GatewayMetrics(Collector):
         labels = ["model", "instance"]
         states = GaugeMetricFamily("torpor_instance_state", "1 for the state it is in.", labels=[*labels, "state"])
         in_flight = GaugeMetricFamily("torpor_instance_in_flight", "Requests on this instance.", labels=labels)
+        circuits = GaugeMetricFamily("torpor_instance_circuit", "1 for what it is.", labels=[*labels, "circuit"])
         sleeps = CounterMetricFamily("torpor_sleeps", "Times it fell asleep.", labels=[*labels, "cause"])
         wakes = CounterMetricFamily("torpor_wakes", "Times it was to be woken.", labels=[*labels, "result"])
         for instance in self._fleet.instances.values():
@@ -79,11 +84,25 @@ class GatewayMetrics(Collector):
             for state in State:
                 states.add_metric([*names, state], float(instance.state is state))
             in_flight.add_metric(names, instance.in_flight)
+            for circuit in Circuit:
+                circuits.add_metric([*names, circuit], float(instance.breaker.circuit is circuit))
             for cause, count in instance.sleeps.items():
                 sleeps.add_metric([*names, cause], count)
             for result, count in instance.wakes.items():
                 wakes.add_metric([*names, result], count)
-        yield from (states, in_flight, sleeps, wakes)
+        yield from (states, in_flight, circuits, sleeps, wakes)
+
+    def _waiting(self) -> Iterable[Metric]:
+        """Of models with ``max_in_flight``."""
+        in_flight = GaugeMetricFamily("torpor_queue_in_flight", "Requests that have a place.", labels=["model"])
+        waiting = GaugeMetricFamily("torpor_queue_waiting", "Requests that wait for one.", labels=["model"])
+        refused = CounterMetricFamily("torpor_queue_refusals", "Requests turned away.", labels=["model", "code"])
+        for model, queue in self._queues.items():
+            in_flight.add_metric([model], queue.in_flight)
+            waiting.add_metric([model], len(queue.waiters))
+            for code, count in queue.refusals.items():
+                refused.add_metric([model, code], count)
+        yield from (in_flight, waiting, refused)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -105,7 +105,7 @@ class RouterSection(Section):
 
 
 class ModelSection(Section):
-    """How requests for one model are spread over its replicas."""
+    """How requests for one model are spread over its replicas, and how many may be there at once."""
 
     balancing: Balancing = "least_in_flight"
     """least_in_flight, round_robin, random, power_of_two, session or prefix."""
@@ -113,6 +113,14 @@ class ModelSection(Section):
     """The header that names a session, for balancing: session."""
     session_field: Text | None = None
     """The field of the body that names a session when the header does not, such as user."""
+    max_in_flight: Annotated[StrictInt, Field(ge=1)] | None = None
+    """Requests of this model at once, over all its replicas. More wait their turn. By default there is no limit."""
+    max_queued: Annotated[StrictInt, Field(ge=0)] = 512
+    """Requests that may wait their turn. One more is answered with 429."""
+    queue_timeout_seconds: Positive = 120
+    """How long a request waits for its turn, in seconds from its arrival, before it is answered with 503."""
+    priority_header: Annotated[Text, AfterValidator(str.lower)] | None = None
+    """The header in which a request may say how urgent it is: a whole number, lower goes first; else 0."""
 
 
 class SleepSection(Section):

@@ -13,6 +13,9 @@ from router.proxy.body import Peek
 from router.proxy.call import Call
 from router.proxy.headers import request_head, response_headers
 from router.proxy.pool import Pool
+from router.proxy.queue import Queue
+from router.proxy.refusal import MAY_REFUSE, Answer, Holding, Refused
+from router.proxy.retry import Attempts
 from router.proxy.tokens import Tail
 from router.proxy.upstream import ConnectFailed, Dropped, Silent, Upstream, UpstreamError
 from router.traffic.monitor import Outcome, Tracked
@@ -24,8 +27,11 @@ class Flight:
     """Passes on what arrives as it comes. ``landed`` is called once, with the answer's end or what went wrong."""
 
     __slots__ = (
+        "_decided",
         "_stream",
         "abandoned",
+        "admitted",
+        "attempts",
         "call",
         "candidates",
         "choose",
@@ -34,6 +40,9 @@ class Flight:
         "landed",
         "peeked",
         "pool",
+        "priority",
+        "queue",
+        "refusal",
         "route",
         "started",
         "status",
@@ -42,12 +51,26 @@ class Flight:
         "upstream",
     )
 
-    def __init__(self, call: Call, peeked: Peek, route: Route, tracked: Tracked, choose: Choose) -> None:
+    def __init__(
+        self,
+        call: Call,
+        peeked: Peek,
+        route: Route,
+        tracked: Tracked,
+        choose: Choose,
+        queue: Queue | None = None,
+        priority: int = 0,
+    ) -> None:
         self.call = call
         self.peeked = peeked
         self.route = route
         self.tracked = tracked
         self.choose = choose
+        self.queue = queue
+        self.priority = priority
+        self.admitted = False
+        self.attempts = Attempts()
+        self.refusal: Answer | None = None
         self.candidates: Sequence[Instance] = route.instances
         self.instance: Instance | None = None
         self.pool: Pool | None = None
@@ -59,6 +82,20 @@ class Flight:
         self.status = 0
         self.tail = Tail()
         self._stream = peeked.stream
+        self._decided = False
+
+    def try_enter(self) -> bool:
+        """Take a place in the model's queue if it has one free, or no limit."""
+        self.admitted = self.queue is None or self.queue.try_enter()
+        return self.admitted
+
+    def end(self) -> None:
+        """Leave the instance, and the place that was taken in the queue."""
+        self.leave()
+        if self.admitted:
+            self.admitted = False
+            if self.queue is not None:
+                self.queue.leave()
 
     def board(self, instance: Instance, pool: Pool) -> None:
         """Take a place on ``instance``; it is counted in there."""
@@ -79,6 +116,7 @@ class Flight:
 
     def leave(self) -> None:
         """Give the connection back, or close it if its answer is not whole, and count out on the instance."""
+        self._decided = False
         self.give_back()
         if self.instance is not None:
             self.route.ended(self.instance)
@@ -97,9 +135,22 @@ class Flight:
         prompt, completion = self.tail.usage() if self.started else (0, 0)
         self.tracked.end(outcome, status, prompt, completion)
 
-    def record_answer(self, whole: bool) -> None:
-        successful = whole and self.status < 400
-        self.record(Outcome.SUCCESSFUL if successful else Outcome.FAILED, self.status)
+    def record_answer(self, broken: UpstreamError | None = None) -> None:
+        """Count it out, here and in what is known of the instance. ``broken``: its end is missing."""
+        assert self.instance is not None
+        status = self.status
+        if broken is None and status < 500:
+            self.instance.answered()
+        else:
+            self.instance.failed(str(broken or f"it answered {status}"))
+        successful = broken is None and status < 400
+        self.record(Outcome.SUCCESSFUL if successful else Outcome.FAILED, status)
+
+    def pass_on_refusal(self, answer: Answer) -> None:
+        """The engine's own word, now that nobody else has done better."""
+        self.started = True
+        self.call.door.start(answer.status, answer.headers, answer.body, True)
+        self.record(Outcome.FAILED, answer.status)
 
     def break_off(self, failed: UpstreamError) -> None:
         """End an answer that has begun so that the client can tell that it is not whole. A stream is told why."""
@@ -119,14 +170,21 @@ class Flight:
         if self.started:
             door.write(chunk, last)
         else:
+            assert self.instance is not None
+            status = upstream.status
+            if status >= 500 and self._may_be_refusal(status):
+                holding = Holding(self._decide, self.failed)
+                upstream.redirect(holding)
+                holding.arrived(upstream, chunk)
+                return
             self.started = True
-            self.status = status = upstream.status
+            self.status = status
             self._stream = self._stream and status < 400
             if self.peeked.stream:
                 self.is_event_stream = _is_event_stream(upstream)
-            assert self.instance is not None
-            headers = response_headers(upstream.headers, self.call.id, self.instance.name_bytes, status >= 400)
-            door.start(status, headers, chunk, last)
+            if status < 500:
+                self.instance.answer_began()
+            door.start(status, self._headers(upstream), chunk, last)
         if chunk and self._stream:
             self._first_piece()
         if last:
@@ -144,6 +202,25 @@ class Flight:
         if door.paused:
             door.on_resume = upstream.resume
             upstream.pause()
+
+    def _headers(self, upstream: Upstream) -> list[tuple[bytes, bytes]]:
+        assert self.instance is not None
+        return response_headers(upstream.headers, self.call.id, self.instance.name_bytes, upstream.status >= 400)
+
+    def _may_be_refusal(self, status: int) -> bool:
+        """Whether to look at the answer first: only where another replica could be asked instead."""
+        assert self.instance is not None
+        ready = self.route.replicas.ready(self.candidates)
+        return not self._decided and status in MAY_REFUSE and any(one is not self.instance for one in ready)
+
+    def _decide(self, upstream: Upstream, body: bytes, is_refusal: bool) -> None:
+        if is_refusal:
+            self.refusal = Answer(upstream.status, self._headers(upstream), body)
+            self.landed(self, Refused(f"it answered {upstream.status}"))
+        else:
+            self._decided = True
+            upstream.redirect(self)
+            self.arrived(upstream, body)
 
     def _first_piece(self) -> None:
         self._stream = False

@@ -13,18 +13,21 @@ from collections.abc import Mapping
 from starlette.types import Receive, Scope, Send
 
 from controller.fleet.instance import Instance
-from controller.fleet.routes import Route
+from controller.fleet.routes import Choose, Route
 from router import envelope
 from router.errors import GatewayError, ModelNotFound
 from router.proxy import body as bodies
-from router.proxy.body import ClientGone
+from router.proxy.body import ClientGone, Peek
 from router.proxy.call import Call, call_of
-from router.proxy.chooser import Chooser
 from router.proxy.departure import Departure
 from router.proxy.flight import Flight, upstream_error
 from router.proxy.pool import Pool
+from router.proxy.priority import priority_of
+from router.proxy.queue import Queue
+from router.proxy.refusal import Refused
+from router.proxy.serving import Serving
 from router.proxy.upstream import ConnectFailed, Dropped, Upstream, UpstreamError
-from router.traffic.monitor import Outcome, TrafficMonitor
+from router.traffic.monitor import Outcome, Tracked
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +39,13 @@ class Pipeline:
         self,
         routes: Mapping[str, Route],
         pools: Mapping[str, Pool],
-        traffic: TrafficMonitor,
-        choosers: Mapping[str, Chooser],
+        serving: Mapping[str, Serving],
         max_body: int,
     ) -> None:
         self.max_body = max_body
         self._routes = routes
         self._pools = pools
-        self._traffic = traffic
-        self._choosers = choosers
+        self._serving = serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request through plain ASGI."""
@@ -66,7 +67,9 @@ class Pipeline:
         except GatewayError as refused:
             refuse(call, refused)
             return None
-        instance = flight.route.replicas.try_acquire(flight.candidates, flight.choose)
+        instance = None
+        if flight.try_enter():
+            instance = flight.route.replicas.try_acquire(flight.candidates, flight.choose)
         if instance is not None:
             pool = self._pools[instance.name]
             flight.board(instance, pool)
@@ -76,7 +79,7 @@ class Pipeline:
                     flight.take_off(upstream, self._landed)
                 except Exception as error:  # noqa: BLE001  # told to the log by _give_up
                     _give_up(flight, error)
-                    flight.leave()
+                    flight.end()
                 else:
                     call.door.watch(lambda: _abandon(flight))
                 return None
@@ -84,23 +87,32 @@ class Pipeline:
 
     def _prepare(self, call: Call) -> Flight:
         """Find out what is wanted, and count it in. Raises ``GatewayError``."""
+        peeked, route = self._find(call)
+        return Flight(call, peeked, route, *self._begin(call, route))
+
+    def _find(self, call: Call) -> tuple[Peek, Route]:
         peeked = bodies.peek(call.headers, call.body)
         route = self._routes.get(peeked.model)
         if route is None:
             raise ModelNotFound(peeked.model)
-        tracked = self._traffic.models[route.model].begin(call.arrived)
-        return Flight(call, peeked, route, tracked, self._choosers[route.model].for_call(call))
+        return peeked, route
+
+    def _begin(self, call: Call, route: Route) -> tuple[Tracked, Choose, Queue | None, int]:
+        serving = self._serving[route.model]
+        queue = serving.queue
+        priority = priority_of(call.headers, queue.settings.priority_header) if queue is not None else 0
+        return serving.traffic.begin(call.arrived), serving.chooser.for_call(call), queue, priority
 
     # -- without a task ------------------------------------------------------------------------------------------
 
     def _landed(self, flight: Flight, error: UpstreamError | None) -> None:
         flight.call.door.close()
         if error is None:
-            flight.record_answer(whole=True)
-            flight.leave()
+            flight.record_answer()
+            flight.end()
         elif flight.started:
             _broke_off(flight, error)
-            flight.leave()
+            flight.end()
         else:
             task = asyncio.create_task(self._fly(flight, error))
             flight.call.door.own(task)
@@ -122,12 +134,14 @@ class Pipeline:
         except Exception as failed:  # noqa: BLE001  # told to the log by _give_up
             _give_up(flight, failed)
         finally:
-            flight.leave()
+            flight.end()
         await door.flush()
 
     async def _attempt(self, flight: Flight, error: UpstreamError | None) -> None:
         """Try replicas until one answers."""
         replicas = flight.route.replicas
+        if not flight.admitted and not flight.try_enter():
+            await self._enter(flight)
         while True:
             if flight.instance is None:
                 instance = replicas.try_acquire(flight.candidates, flight.choose) or await self._wait(flight)
@@ -137,24 +151,39 @@ class Pipeline:
                 flight.board(instance, self._pools[instance.name])
             try:
                 await self._exchange(flight, error)
-                flight.record_answer(whole=True)
+                flight.record_answer()
                 return
             except UpstreamError as failed:
                 if flight.started:
                     _broke_off(flight, failed)
                     return
-                if isinstance(failed, ConnectFailed) and self._elsewhere(flight):
-                    continue
-                raise upstream_error(failed) from failed
+                if not self._goes_elsewhere(flight, failed):
+                    raise upstream_error(failed) from failed
+                error = None
 
-    def _elsewhere(self, flight: Flight) -> bool:
-        """Nothing was sent: have the instance looked at, and leave it for another replica, which may have to wake."""
+    def _goes_elsewhere(self, flight: Flight, error: UpstreamError) -> bool:
+        """Leave the instance that failed, and go on to another replica if it may. That one may have to wake."""
         gone, replicas = flight.instance, flight.route.replicas
         assert gone is not None
-        replicas.look_at(gone)
-        flight.candidates = flight.route.without(flight.candidates, gone)
+        gone.failed(str(error))
+        if isinstance(error, ConnectFailed | Dropped):
+            replicas.look_at(gone)
+        others = flight.route.without(flight.candidates, gone)
+        if isinstance(error, Refused):  # a busy model is no reason to wake
+            others = tuple(replicas.ready(others))
         flight.leave()
-        return bool(flight.candidates)
+        flight.candidates = others
+        return bool(others) and flight.attempts.may_go_on(error)
+
+    async def _enter(self, flight: Flight) -> None:
+        queue, call, tracked = flight.queue, flight.call, flight.tracked
+        assert queue is not None
+        began = tracked.wait_begins()
+        try:
+            await queue.enter(call.id, flight.priority, call.arrived)
+            flight.admitted = True
+        finally:
+            tracked.wait_ends(began)
 
     async def _wait(self, flight: Flight) -> Instance:
         tracked, candidates = flight.tracked, flight.candidates
@@ -168,8 +197,8 @@ class Pipeline:
 
     async def _exchange(self, flight: Flight, lost: UpstreamError | None) -> None:
         """Send the request and see the answer through. ``lost``: it was sent already, on a kept connection."""
-        pool, instance = flight.pool, flight.instance
-        assert pool is not None and instance is not None
+        pool = flight.pool
+        assert pool is not None
         if lost is None:
             kept = pool.kept()
             try:
@@ -181,13 +210,11 @@ class Pipeline:
                 lost = dropped
         if not isinstance(lost, Dropped):
             raise lost
-        # It was closed just as we wrote, and most likely the engine has not seen the request. Once more, here only:
-        # should it have died of the request, nobody else is to.
+        # It was closed just as we wrote, and most likely the engine has not seen the request. Once more here.
         flight.give_back()
         try:
             upstream = await pool.connect()
         except ConnectFailed:
-            flight.route.replicas.look_at(instance)
             raise lost from None
         await self._send(flight, upstream)
 
@@ -218,11 +245,14 @@ def refuse(call: Call, error: GatewayError) -> None:
 def _abandon(flight: Flight) -> None:
     """The client has left in the middle of a flight without a task."""
     flight.record(Outcome.CANCELLED, 499)
-    flight.leave()
+    flight.end()
 
 
 def _give_up(flight: Flight, error: Exception) -> None:
     """Tell the client what went wrong; what nobody expected is told to the log too."""
+    if flight.refusal is not None and not flight.started and envelope.is_expected(error):
+        flight.pass_on_refusal(flight.refusal)
+        return
     found = envelope.gateway_error(error)
     if not envelope.is_expected(error):
         log.error("serving %s broke", flight.call.path, exc_info=error)
@@ -234,4 +264,4 @@ def _broke_off(flight: Flight, error: UpstreamError) -> None:
     assert flight.instance is not None
     log.warning("the answer of %s broke off: %s", flight.instance.name, error)
     flight.break_off(error)
-    flight.record_answer(whole=False)
+    flight.record_answer(error)

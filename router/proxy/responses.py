@@ -12,16 +12,16 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose, Route
 from controller.fleet.state import AWAKE, SLEEPING
-from router.errors import ModelNotFound, NotFound
-from router.proxy import body as bodies
+from router.errors import NotFound
 from router.proxy.body import Peek
 from router.proxy.call import Call
-from router.proxy.chooser import Chooser
 from router.proxy.flight import Flight
 from router.proxy.pipeline import Pipeline
 from router.proxy.pool import Pool
+from router.proxy.queue import Queue
+from router.proxy.serving import Serving
 from router.proxy.upstream import Upstream
-from router.traffic.monitor import Tracked, TrafficMonitor
+from router.traffic.monitor import Tracked
 
 REMEMBERED = 32_768
 """Responses of which it is known who made them, at least: those asked for or made last. They take 7 MB at most."""
@@ -67,9 +67,17 @@ class Creation(Flight):
     __slots__ = ("_beginning", "_makers")
 
     def __init__(
-        self, makers: Makers | None, call: Call, peeked: Peek, route: Route, tracked: Tracked, choose: Choose
+        self,
+        makers: Makers | None,
+        call: Call,
+        peeked: Peek,
+        route: Route,
+        tracked: Tracked,
+        choose: Choose,
+        queue: Queue | None,
+        priority: int,
     ) -> None:
-        super().__init__(call, peeked, route, tracked, choose)
+        super().__init__(call, peeked, route, tracked, choose, queue, priority)
         self._makers = makers
         self._beginning = b""
 
@@ -108,12 +116,11 @@ class ResponsesPipeline(Pipeline):
         self,
         fleet: Fleet,
         pools: Mapping[str, Pool],
-        traffic: TrafficMonitor,
-        choosers: Mapping[str, Chooser],
+        serving: Mapping[str, Serving],
         max_body: int,
         makers: Makers,
     ) -> None:
-        super().__init__(fleet.routes, pools, traffic, choosers, max_body)
+        super().__init__(fleet.routes, pools, serving, max_body)
         self._fleet = fleet
         self._makers = makers
 
@@ -121,15 +128,10 @@ class ResponsesPipeline(Pipeline):
         return self._creation(call) if call.path == CREATE else self._errand(call)
 
     def _creation(self, call: Call) -> Flight:
-        peeked = bodies.peek(call.headers, call.body)
-        route = self._routes.get(peeked.model)
-        if route is None:
-            raise ModelNotFound(peeked.model)
+        peeked, route = self._find(call)
         stored, previous = _about(call.body)
-        tracked = self._traffic.models[route.model].begin(call.arrived)
-        choose = self._choosers[route.model].for_call(call)
         makers = self._makers if stored else None
-        flight = Creation(makers, call, peeked, route, tracked, choose)
+        flight = Creation(makers, call, peeked, route, *self._begin(call, route))
         maker = self._maker(previous)
         if maker is not None and maker in route.instances and maker.state in PRESENT:
             flight.candidates = (maker,)
@@ -151,7 +153,7 @@ class ResponsesPipeline(Pipeline):
         replicas = self._fleet.models[maker.config.model]
         route = Route(replicas.model, replicas, {maker: None}, None)
         peeked = Peek(replicas.model, stream=_streamed(query))
-        return Flight(call, peeked, route, self._traffic.models[route.model].begin(call.arrived), _the_only)
+        return Flight(call, peeked, route, self._serving[route.model].traffic.begin(call.arrived), _the_only)
 
     def _maker(self, response_id: str) -> Instance | None:
         return self._fleet.instances.get(self._makers.of(response_id) or "")

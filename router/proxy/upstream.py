@@ -6,6 +6,7 @@ UpstreamError
 ├── ConnectFailed     nothing was sent: the request may go elsewhere
 ├── Dropped           the connection ended before the first byte of an answer
 ├── Broken            it ended, or spoke garbage, in the middle of one
+├── Refused           the answer says that it takes no requests now (``refusal``)
 └── Silent            no byte came for too long
 """
 
@@ -128,6 +129,11 @@ class Upstream(asyncio.Protocol):
             self._fresh = False
             self.last_byte = now
         return now - self.last_byte
+
+    def redirect(self, sink: Sink) -> None:
+        """What is still to come of the answer goes to ``sink``."""
+        if not self.complete:
+            self._sink = sink
 
     def fail(self, error: UpstreamError) -> None:
         """Give up on the answer."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from controller.fleet.circuit import Circuit
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Route
@@ -23,6 +24,7 @@ class InstanceEntry(BaseModel):
     engine: str
     state: State
     in_flight: int
+    circuit: Circuit
     problem: str
     labels: dict[str, str]
 
@@ -65,6 +67,7 @@ def instance_entry(instance: Instance) -> InstanceEntry:
         engine=spec.kind,
         state=instance.state,
         in_flight=instance.in_flight,
+        circuit=instance.breaker.circuit,
         problem=instance.problem,
         labels=dict(instance.config.labels),
     )

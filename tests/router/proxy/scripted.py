@@ -140,15 +140,28 @@ async def scripted(
     **sections: Any,
 ) -> AsyncIterator[tuple[Gateway, Scripted]]:
     """A gateway over one such engine, called ``one``; ``yaml`` is added to its entry."""
-    engine = Scripted(script)
-    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        entry = cast(Sim, _Entry(yaml or {}, url))
-        async with gateway(folder, {"one": entry}, environment, **sections) as running:
-            yield running, engine
-    finally:
-        server.close()
+    async with replicas(folder, {"one": script}, yaml, environment, **sections) as (running, engines):
+        yield running, engines["one"]
+
+
+@contextlib.asynccontextmanager
+async def replicas(
+    folder: Path,
+    scripts: Mapping[str, Script | bytes],
+    yaml: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> AsyncIterator[tuple[Gateway, dict[str, Scripted]]]:
+    """A gateway over several such engines, by name, that serve the model ``one``. Asked in turn."""
+    engines = {name: Scripted(script) for name, script in scripts.items()}
+    entries: dict[str, Sim] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        for name, engine in engines.items():
+            server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+            stack.callback(server.close)
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            entries[name] = cast(Sim, _Entry({"name": name, **(yaml or {})}, url))
+        yield await stack.enter_async_context(gateway(folder, entries, environment, **sections)), engines
 
 
 class Raw:
