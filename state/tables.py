@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Float, Integer, MetaData, String, Table
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, String, Table
 
 metadata = MetaData()
 
@@ -26,4 +26,51 @@ launches = Table(
     Column("argv", JSON, nullable=False),
     Column("environment", JSON, nullable=False),
     Column("launched_at", Float, nullable=False),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("origin", String, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("conditions", JSON, nullable=False),
+    Column("artifact", String, nullable=True),
+)
+
+adapter_places = Table(
+    "adapter_places",
+    metadata,
+    Column("adapter", String, primary_key=True),
+    Column("instance", String, primary_key=True),
+    Column("chosen", Boolean, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("problem", String, nullable=False),
+    Column("process", String, nullable=True),
+)
+
+adapter_history = Table(
+    "adapter_history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("adapter", String, nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("message", String, nullable=False),
+)
+
+adapter_events = Table(
+    "adapter_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("adapter", String, nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("type", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("message", String, nullable=False),
 )
