@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
-NEEDED = ("libtmux", "httpx2", "psutil", "pydantic", "rich", "sqlalchemy", "alembic", "yaml")
+NEEDED = ("libtmux", "httptools", "httpx2", "psutil", "pydantic", "rich", "sqlalchemy", "alembic", "yaml")
 
 
 def run() -> int:

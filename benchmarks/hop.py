@@ -37,7 +37,7 @@ class Plan:
     """``seconds`` of one load on one gateway; ``warm`` and ``counted`` seconds before it and of counting after it.
 
     ``cycle_seconds``: how long it is watched without requests, and counted when it has many engines. It looks at each
-    of them every five seconds, so anything shorter would see all of that or nothing.
+    of them every five seconds or less often, so anything shorter would see all of that or nothing.
     """
 
     rounds: int = 3

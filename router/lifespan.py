@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.service import open_fleet
-from router.proxy.pool import Pool
+from router.proxy.pool import Pool, keep_sweeping
 from router.proxy.responses import Makers
 from router.proxy.serving import serving
 from router.sleep.manager import SleepManager
@@ -37,8 +37,10 @@ async def open_gateway(config: Config) -> AsyncIterator[Live]:
     """Every instance has been looked at when this opens. At the end, what still runs for clients is closed."""
     async with open_fleet(config) as fleet:
         gateway = Live(config, fleet)
-        loops = [asyncio.create_task(gateway.sleep.run())]
-        loops += [asyncio.create_task(pool.sweep()) for pool in gateway.pools.values()]
+        loops = [
+            asyncio.create_task(gateway.sleep.run()),
+            asyncio.create_task(keep_sweeping(gateway.pools.values())),
+        ]
         try:
             yield gateway
         finally:

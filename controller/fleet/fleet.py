@@ -50,7 +50,7 @@ class Fleet:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Keep looking at every instance while open. The first look is over when this opens."""
-        watchers = [Watcher(one) for one in self.transitions.values()]
+        watchers = [Watcher(one, self.instances.values()) for one in self.transitions.values()]
         tasks: list[asyncio.Task[None]] = []
         try:
             await asyncio.gather(*(one.look() for one in watchers))

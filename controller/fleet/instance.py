@@ -62,6 +62,7 @@ class Instance:
         self.problem = "not looked at yet"
         self.in_flight = 0
         self.answers = 0  # begun and ended ones: grows as long as it works
+        self.served = 0  # whole answers that were no errors: no engine gives one asleep
         self.breaker = Breaker()
         self.troubled = False  # as the breaker says; asked for every request
         self.level = 0

@@ -338,17 +338,12 @@ class Transitions:
         """Look at an instance that is ready or asleep, and correct the record if the engine says otherwise."""
         instance = self.instance
         before = instance.since
-        healthy = await self._engine.healthy()
+        sight = await self._engine.look()
+        healthy, asleep = sight.healthy, sight.asleep
         if healthy is None:
             return  # too busy to answer: no news
-        asleep: bool | None = None
-        if healthy:
-            try:
-                asleep = await self._engine.is_asleep()
-                if asleep is None and instance.state is State.ASLEEP:
-                    asleep = not _is_another(await self._origin.process(), instance.process)
-            except EngineError:
-                return
+        if healthy and asleep is None and instance.state is State.ASLEEP:
+            asleep = not _is_another(await self._origin.process(), instance.process)
         if self.under_way or instance.since != before:
             return  # it has moved on meanwhile
         instance.looked_at = instance.clock()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from controller.fleet.circuit import Circuit
+from controller.fleet.instance import Instance
 from controller.fleet.silence import Silence
 from controller.fleet.state import AWAKE, State
 from controller.fleet.transitions import Transitions
@@ -22,12 +23,31 @@ STEADY_SECONDS = 5.0
 OPEN_SECONDS = 1.0
 """In any other state; and while its circuit is open."""
 
+MOST_LOOKS = 100
+"""A second, at those that are steady, and as many at the others: in a large fleet each is looked at less often."""
+
+
+def wanted_pause(instance: Instance) -> float:
+    """Seconds until an instance should be looked at again."""
+    if instance.breaker.circuit is Circuit.OPEN:
+        return OPEN_SECONDS
+    return LOOK_SECONDS.get(instance.state, STEADY_SECONDS)
+
+
+def look_pause(wanted: float, fleet: int, hurried: int) -> float:
+    """The same, for one of a ``fleet`` of so many, so many of which are ``hurried``: not steady."""
+    return max(wanted, (fleet if wanted >= STEADY_SECONDS else hurried) / MOST_LOOKS)
+
 
 class Watcher:
-    def __init__(self, transitions: Transitions) -> None:
+    """``fleet``: all instances, this one among them."""
+
+    def __init__(self, transitions: Transitions, fleet: Collection[Instance]) -> None:
         self._transitions = transitions
         self._instance = transitions.instance
+        self._fleet = fleet
         self._silence = Silence()
+        self._served = 0
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -43,15 +63,24 @@ class Watcher:
             if self._instance.state in LOOK_SECONDS:
                 await self._transitions.settle()
             else:
-                await self._transitions.observe()
+                await self._observe()
                 await self._listen()
         except Exception:
             log.exception("looking at %s broke", self._instance.name)
 
     def _pause(self) -> float:
-        if self._instance.breaker.circuit is Circuit.OPEN:
-            return OPEN_SECONDS
-        return LOOK_SECONDS.get(self._instance.state, STEADY_SECONDS)
+        wanted, hurried = wanted_pause(self._instance), 0
+        if wanted < STEADY_SECONDS:
+            hurried = sum(wanted_pause(one) < STEADY_SECONDS for one in self._fleet)
+        return look_pause(wanted, len(self._fleet), hurried)
+
+    async def _observe(self) -> None:
+        instance, served = self._instance, self._served
+        self._served = instance.served
+        if instance.state is State.READY and instance.served != served:
+            instance.looked_at = instance.clock()  # what has served since the last look is up and awake
+        else:
+            await self._transitions.observe()
 
     async def _listen(self) -> None:
         """Find out whether it does anything, and let its circuit rest if so. A hung engine may well look healthy."""

@@ -144,6 +144,8 @@ class Flight:
         else:
             self.instance.failed(str(broken or f"it answered {status}"))
         successful = broken is None and status < 400
+        if successful:
+            self.instance.served += 1
         self.record(Outcome.SUCCESSFUL if successful else Outcome.FAILED, status)
 
     def pass_on_refusal(self, answer: Answer) -> None:

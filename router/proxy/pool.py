@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from controller.config.schema import TimeoutSection
@@ -16,6 +17,16 @@ IDLE_SECONDS = 3.0
 def sweep_seconds(timeouts: TimeoutSection) -> float:
     """How often to look for connections that were silent for too long."""
     return min(1.0, timeouts.first_byte / 4, timeouts.idle / 4, (timeouts.total or 4) / 4)
+
+
+async def keep_sweeping(pools: Collection[Pool]) -> None:
+    """Sweep all of them as often as the most impatient one wants it. Runs until cancelled."""
+    pause = min(sweep_seconds(pool.timeouts) for pool in pools)
+    while True:
+        await asyncio.sleep(pause)
+        for pool in pools:
+            if pool.open:
+                pool.sweep()
 
 
 class Pool:
@@ -68,19 +79,17 @@ class Pool:
         else:
             upstream.abort()
 
-    async def sweep(self) -> None:
-        """Close what nobody used lately, and give up on answers that have fallen silent. Runs until cancelled."""
-        while True:
-            await asyncio.sleep(sweep_seconds(self.timeouts))
-            now = asyncio.get_running_loop().time()
-            self._drop_idle(now)
-            for upstream in list(self._busy):
-                # Engines send the head of a stream at once, and then nothing until the prompt is read.
-                limit = self.timeouts.idle if upstream.body_begun else self.timeouts.first_byte
-                if upstream.silence(now) > limit:
-                    upstream.fail(Silent(f"it sent nothing for {limit:g} s"))
-                elif self.timeouts.total is not None and now - upstream.sent_at > self.timeouts.total:
-                    upstream.fail(Silent(f"it was not done after {self.timeouts.total:g} s"))
+    def sweep(self) -> None:
+        """Close what nobody used lately, and give up on answers that have fallen silent."""
+        now = asyncio.get_running_loop().time()
+        self._drop_idle(now)
+        for upstream in list(self._busy):
+            # Engines send the head of a stream at once, and then nothing until the prompt is read.
+            limit = self.timeouts.idle if upstream.body_begun else self.timeouts.first_byte
+            if upstream.silence(now) > limit:
+                upstream.fail(Silent(f"it sent nothing for {limit:g} s"))
+            elif self.timeouts.total is not None and now - upstream.sent_at > self.timeouts.total:
+                upstream.fail(Silent(f"it was not done after {self.timeouts.total:g} s"))
 
     def close(self) -> None:
         for upstream in (*self._idle, *self._busy):

@@ -67,6 +67,14 @@ class AdapterSeen:
     parent: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What ``healthy`` and ``is_asleep`` would say."""
+
+    healthy: bool | None
+    asleep: bool | None = None
+
+
 class Engine(Protocol):
     """What the gateway asks of one engine. Each call has a deadline of its own and raises ``EngineError``."""
 
@@ -96,6 +104,9 @@ class Engine(Protocol):
 
     async def is_asleep(self) -> bool | None:
         """None when the engine cannot tell."""
+
+    async def look(self) -> Sight:
+        """Both, in as few calls as can be: it is done every few seconds. Safe in every state; raises nothing."""
 
     def adapter_model(self, name: str) -> str:
         """What to put in ``model`` to be answered by the adapter ``name``."""

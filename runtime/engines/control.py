@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 
 from runtime.engines.base import EngineRefused, EngineTimeout, EngineUnreachable
+from runtime.engines.glance import Address, Answer
 from runtime.engines.spec import EngineSpec
 
 PROBE_SECONDS = 5.0
@@ -27,6 +28,7 @@ class Control:
         self.name = spec.name
         self.metrics_path = spec.metrics_path
         self._base = spec.base_url
+        self._address = Address(spec.base_url, spec.api_key)
         self._call_seconds = spec.call_seconds
         self._client = client
         self._headers = {"authorization": f"Bearer {spec.api_key}"} if spec.api_key else {}
@@ -82,10 +84,19 @@ class Control:
             operation = f"{answer.request.method} {answer.request.url.path}"
             raise EngineRefused(self.name, operation, 502, f"no {key!r} in {answer.text[:200]!r}") from None
 
+    async def look(self, path: str) -> Answer:
+        """A GET that costs next to nothing, for what is asked again and again. Returns errors too, as ``send`` does."""
+        try:
+            return await self._address.get(path, PROBE_SECONDS)
+        except TimeoutError as late:
+            raise EngineTimeout(self.name, f"GET {path}", f"no answer within {PROBE_SECONDS:g} s") from late
+        except OSError as broken:
+            raise EngineUnreachable(self.name, f"GET {path}", str(broken)) from broken
+
     async def probe(self, path: str) -> int | None:
         """The status of a cheap GET: 0 when nobody listens, None when the answer is late."""
         try:
-            return (await self.send("GET", path)).status_code
+            return (await self.look(path)).status
         except EngineUnreachable:
             return 0
         except EngineTimeout:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import httpx2
 
-from runtime.engines.base import AdapterSeen, NotSupported
+from runtime.engines.base import AdapterSeen, NotSupported, Sight
 from runtime.engines.control import Control
 from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
 
@@ -35,6 +35,9 @@ class OpenAIEngine:
 
     async def is_asleep(self) -> bool | None:
         return False
+
+    async def look(self) -> Sight:
+        return Sight(await self.healthy(), asleep=False)
 
     def adapter_model(self, name: str) -> str:
         return name

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import httpx2
 
 from runtime.engines import adapter_calls
-from runtime.engines.base import AdapterSeen, EngineRefused, NotSupported
+from runtime.engines.base import AdapterSeen, EngineRefused, NotSupported, Sight
 from runtime.engines.control import Control
 from runtime.engines.gauges import total
 from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
@@ -32,12 +32,15 @@ class SglangEngine:
         self._name = spec.engine_name
         self._wake_seconds = wake_seconds
         self._keeps_weights = keeps_weights
+        self._probes: tuple[str, ...] = PROBES
 
     async def healthy(self) -> bool | None:
-        for path in PROBES:
+        for path in self._probes:
             status = await self._control.probe(path)
             if status is None:
                 return None
+            if status == 200:
+                self._probes = (path, *(other for other in PROBES if other != path))  # next time the first will do
             if status != 404:
                 return status == 200
         return False
@@ -71,6 +74,9 @@ class SglangEngine:
 
     async def is_asleep(self) -> bool | None:
         return None
+
+    async def look(self) -> Sight:
+        return Sight(await self.healthy())
 
     def adapter_model(self, name: str) -> str:
         return f"{self._name}:{name}"  # under its bare name the base model answers, and says nothing

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import httpx2
 
 from runtime.engines import adapter_calls
-from runtime.engines.base import AdapterSeen, EngineRefused, NotSupported
+from runtime.engines.base import AdapterSeen, EngineRefused, EngineTimeout, EngineUnreachable, NotSupported, Sight
 from runtime.engines.control import Control
 from runtime.engines.gauges import samples, total
 from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
@@ -26,6 +26,7 @@ class VllmEngine:
         self.capabilities = Capabilities(sleep=True, tells_sleep=True, adapters=True, replaces_adapters=True)
         self._control = Control(spec, client)
         self._wake_seconds = wake_seconds
+        self._dev_mode = True  # until it says otherwise
 
     async def healthy(self) -> bool | None:
         status = await self._control.probe("/health")
@@ -65,12 +66,31 @@ class VllmEngine:
         await self._control.call("POST", "/reset_prefix_cache")
 
     async def is_asleep(self) -> bool | None:
-        answer = await self._control.send("GET", "/is_sleeping")
-        if answer.status_code == 404:
-            return None  # no dev mode
-        if answer.status_code >= 400:
-            raise EngineRefused(self._control.name, "GET /is_sleeping", answer.status_code, answer.text[:500])
-        return bool(self._control.field(answer, "is_sleeping"))
+        path = "/is_sleeping"
+        answer = await self._control.look(path)
+        self._dev_mode = answer.status != 404
+        if not self._dev_mode:
+            return None
+        asleep = answer.field("is_sleeping") if answer.status < 400 else None
+        if not isinstance(asleep, bool):
+            status = answer.status if answer.status >= 400 else 502
+            raise EngineRefused(self._control.name, f"GET {path}", status, answer.body[:500].decode(errors="replace"))
+        return asleep
+
+    async def look(self) -> Sight:
+        # Whether it sleeps is asked of the engine behind the server: what can tell that is up.
+        if self._dev_mode:
+            try:
+                asleep = await self.is_asleep()
+            except EngineUnreachable:
+                return Sight(healthy=False)
+            except EngineTimeout:
+                return Sight(healthy=None)
+            except EngineRefused:
+                asleep = None
+            if asleep is not None:
+                return Sight(healthy=True, asleep=asleep)
+        return Sight(await self.healthy())
 
     def adapter_model(self, name: str) -> str:
         return name

@@ -21,7 +21,7 @@ from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
-from runtime.engines.base import AdapterSeen, EngineRefused, EngineTimeout, EngineUnreachable
+from runtime.engines.base import AdapterSeen, EngineRefused, EngineTimeout, EngineUnreachable, Sight
 from runtime.engines.spec import Capabilities, EngineSpec
 from state.database import StateError
 from state.sleep_marks import Phase, SleepMark, SleepMarks
@@ -81,6 +81,7 @@ class FakeEngine:
         self.up: bool | None = True
         self.running = 0
         self.work: float | None = 0.0
+        self.looks = 0
 
     def hold(self, step: str) -> Held:
         return self.steps.hold(step)
@@ -112,6 +113,10 @@ class FakeEngine:
     async def is_asleep(self) -> bool | None:
         await self.steps.take("is_asleep")
         return self.asleep if self.capabilities.tells_sleep else None
+
+    async def look(self) -> Sight:
+        self.looks += 1
+        return Sight(await self.healthy(), await self.is_asleep())
 
     def adapter_model(self, name: str) -> str:
         return name

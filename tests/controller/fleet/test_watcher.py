@@ -21,6 +21,10 @@ class Clock:
         return self.now
 
 
+def watcher_of(stage: Stage) -> Watcher:
+    return Watcher(stage.transitions, [stage.instance])
+
+
 def circuit(stage: Stage) -> Circuit:
     return stage.instance.breaker.circuit
 
@@ -38,7 +42,7 @@ def stage(clock: Clock) -> Stage:
 
 
 async def test_a_hung_engine_that_calls_itself_healthy_is_found_by_its_silence(stage: Stage, clock: Clock) -> None:
-    watcher, instance = Watcher(stage.transitions), stage.instance
+    watcher, instance = watcher_of(stage), stage.instance
     instance.begin()
     for _ in range(3):
         await watcher.look()
@@ -49,7 +53,7 @@ async def test_a_hung_engine_that_calls_itself_healthy_is_found_by_its_silence(s
 
 
 async def test_an_engine_at_work_on_a_long_prompt_is_not(stage: Stage, clock: Clock) -> None:
-    watcher, instance = Watcher(stage.transitions), stage.instance
+    watcher, instance = watcher_of(stage), stage.instance
     instance.begin()
     for _ in range(10):
         await watcher.look()
@@ -60,7 +64,7 @@ async def test_an_engine_at_work_on_a_long_prompt_is_not(stage: Stage, clock: Cl
 
 
 async def test_one_that_does_not_tell_is_given_longer(stage: Stage, clock: Clock) -> None:
-    watcher, instance = Watcher(stage.transitions), stage.instance
+    watcher, instance = watcher_of(stage), stage.instance
     stage.steps.fail("pulse", *[late()] * 100)
     instance.begin()
     await watcher.look()
@@ -74,7 +78,7 @@ async def test_one_that_does_not_tell_is_given_longer(stage: Stage, clock: Clock
 
 
 async def test_an_open_circuit_rests_until_a_look_finds_it_healthy(stage: Stage, clock: Clock) -> None:
-    watcher, instance = Watcher(stage.transitions), stage.instance
+    watcher, instance = watcher_of(stage), stage.instance
     for _ in range(FAILURES):
         instance.failed("it answered 500")
     await watcher.look()
@@ -82,3 +86,25 @@ async def test_an_open_circuit_rests_until_a_look_finds_it_healthy(stage: Stage,
     clock.now += FIRST_PAUSE
     await watcher.look()
     assert circuit(stage) is Circuit.HALF_OPEN
+
+
+async def test_answers_spare_a_look(stage: Stage) -> None:
+    """What answered since the last look is up and awake; what has fallen silent is looked at."""
+    watcher = watcher_of(stage)
+    await watcher.look()
+    assert stage.engine.looks == 1
+    stage.instance.served += 3
+    await watcher.look()
+    assert stage.engine.looks == 1
+    await watcher.look()
+    assert stage.engine.looks == 2
+
+
+async def test_answers_do_not_spare_a_look_at_one_that_sleeps(stage: Stage) -> None:
+    """Whatever it answered before, it may have been woken since."""
+    watcher = watcher_of(stage)
+    stage.instance.served += 1
+    await stage.fall_asleep()
+    stage.engine.asleep = False
+    await watcher.look()
+    assert stage.state is State.READY
