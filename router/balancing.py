@@ -17,8 +17,11 @@ from itertools import count
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
-BOUND = 1.25
-"""How far above its share of the load a replica may go before affinity gives way (bounded load)."""
+BOUND = 1.5
+"""How far above its share of the load a replica may go before affinity gives way (bounded load).
+
+Found with ``benchmarks/prefix_cache.py``: less costs cached tokens, twice the share piles up a popular prompt.
+"""
 
 ALWAYS_BORNE = 4
 """Requests in flight that are no crowd, however idle the others are."""
@@ -27,6 +30,10 @@ BLOCK_BYTES = 512
 MAX_BLOCKS = 128
 REMEMBERED = 65_536
 """A prompt is looked at in blocks of so many bytes, up to so many; so many are remembered, the oldest forgotten."""
+
+
+SEEN_BY = 8
+"""Replicas of which it is remembered that they have seen a block. A prompt that all share is soon known by many."""
 
 
 class Replica(Protocol):
@@ -134,7 +141,8 @@ class Session:
 
 
 class Prefix:
-    """The replica that has seen the longest beginning of this prompt, if it is not loaded far above the others.
+    """The least loaded of the replicas that have seen the longest beginning of this prompt, if it is not loaded far
+    above the others.
 
     What was seen is remembered as hashes of the prompt's blocks, each over all before it. A prompt that nobody has seen
     goes where there is least in flight.
@@ -143,15 +151,17 @@ class Prefix:
     wants = Wants.PROMPT
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._seen: OrderedDict[bytes, str] = OrderedDict()
+        self._seen: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
         self._remembered = remembered
         self._otherwise = LeastInFlight()
 
     def choose(self, ready: Sequence[R], about: bytes) -> R:
         blocks = list(_blocks(about))
         chosen = self._known(ready, blocks) or self._otherwise.choose(ready, about)
+        alone = (chosen.name,)
         for block in blocks:
-            self._seen[block] = chosen.name
+            names = self._seen.get(block, alone)
+            self._seen[block] = names if chosen.name in names else (alone + names)[:SEEN_BY]
             self._seen.move_to_end(block)
         while len(self._seen) > self._remembered:
             self._seen.popitem(last=False)
@@ -161,8 +171,8 @@ class Prefix:
         bound = _bound(ready)
         by_name = {one.name: one for one in ready}
         for block in reversed(blocks):
-            one = by_name.get(self._seen.get(block, ""))
-            if one is not None and one.in_flight < bound(one):
+            able = [by_name[name] for name in self._seen.get(block, ()) if name in by_name]
+            if able and (one := min(able, key=_load)).in_flight < bound(one):
                 return one
         return None
 
@@ -185,7 +195,7 @@ _in_flight = attrgetter("in_flight")
 
 
 def _bound(ready: Sequence[Replica]) -> Callable[[Replica], float]:
-    """What each may have in flight before this request: its share of all and a quarter more, or ``ALWAYS_BORNE``."""
+    """What each may have in flight before this request: its share of all and half as much more, or ``ALWAYS_BORNE``."""
     total = sum(map(_in_flight, ready)) + 1
     weights = sum(one.weight for one in ready)
     return lambda one: max(ALWAYS_BORNE, math.ceil(BOUND * total * one.weight / weights))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from router.balancing import (
     BLOCK_BYTES,
     POLICIES,
+    SEEN_BY,
     LeastInFlight,
     Policy,
     PowerOfTwo,
@@ -103,7 +104,7 @@ def test_sessions_spread_by_weight() -> None:
 
 
 def test_a_crowded_home_is_left() -> None:
-    """Affinity ends where a replica would have a quarter more than its share."""
+    """Affinity ends where a replica would have half as much again as its share."""
     ready = several(0, 0, 0, 0)
     home = Session().choose(ready, b"key")
     home.in_flight = 40
@@ -137,8 +138,21 @@ def test_a_prefix_gives_way_to_load() -> None:
     home.in_flight = 20
     other = policy.choose(ready, talk)
     assert other is not home
-    home.in_flight = 0
+    home.in_flight = 2
     assert policy.choose(ready, talk) is other
+
+
+def test_a_prompt_that_many_know_goes_to_the_least_loaded_of_them() -> None:
+    """Not to those that do not know it, however idle; of these no more are remembered than there is room for."""
+    policy, ready = Prefix(), several(*[0] * (SEEN_BY + 2))
+    talk = b"s" * BLOCK_BYTES * 4
+    homes = [policy.choose([one], talk) for one in ready[:3]]
+    for one, load in zip(homes, (3, 1, 2), strict=True):
+        one.in_flight = load
+    assert policy.choose(ready, talk) is homes[1]
+    for one in ready:
+        policy.choose([one], talk)
+    assert {len(names) for names in policy._seen.values()} == {SEEN_BY}
 
 
 def test_what_is_remembered_is_bounded() -> None:
