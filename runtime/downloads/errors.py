@@ -8,7 +8,7 @@ DownloadError
 ├── SourceUnreachable    nobody answers, the connection is cut again and again, a server error     (retriable)
 ├── SourceChanged        it changes each time while being read                                     (retriable)
 ├── ChecksumMismatch     what came is not what was promised                                        (retriable)
-├── ArchiveUnsafe        an archive that would write elsewhere, or more than it may
+├── ArchiveInvalid       an archive that is broken, or would write elsewhere, or more than it may
 ├── NoSpace              the disk is too full
 └── TargetUnusable       what is at the target is not ours, or it cannot be written
 """
@@ -50,7 +50,7 @@ class ChecksumMismatch(DownloadError):
     retriable = True
 
 
-class ArchiveUnsafe(DownloadError):
+class ArchiveInvalid(DownloadError):
     pass
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.downloads import marker as markers
+from runtime.downloads.archive import is_archive, unpack
 from runtime.downloads.credentials import Credentials
 from runtime.downloads.errors import DownloadError, NoSpace, NotFound, SourceChanged, TargetUnusable
 from runtime.downloads.listing import Listing, Origin
@@ -23,7 +24,7 @@ from runtime.downloads.marker import Entry, Marker
 from runtime.downloads.origins import open_origin
 from runtime.downloads.part import Part, Plan, sync_folder
 from runtime.downloads.progress import Meter, OnProgress, Progress, ignore
-from runtime.downloads.source import LocalSource, Source, parse
+from runtime.downloads.source import HubSource, LocalSource, Source, parse
 from runtime.downloads.threads import in_stoppable_thread, in_thread
 from runtime.downloads.transfer import transfer
 
@@ -134,9 +135,12 @@ class _Fetch:
         plan = Plan(self._key, listing.revision, listing.bytes, len(listing.files))
         await in_thread(self._part.prepare, plan)
         await in_thread(_check_space, self._part, listing.bytes)
-        entries = await self._transfer_all(origin, listing)
+        entries, content = await self._transfer_all(origin, listing), self._part.files
+        if archive := self._archive(listing):
+            content = self._part.unpacked
+            entries = await in_stoppable_thread(lambda go_on: unpack(archive, content, go_on))
         marker = Marker(self._source.shown, self._key, listing.revision or _digest(entries), entries)
-        await in_thread(_publish, self._target, self._part, self._part.files, marker)
+        await in_thread(_publish, self._target, self._part, content, marker)
         return self._artifact(marker)
 
     async def _transfer_all(self, origin: Origin, listing: Listing) -> dict[str, Entry]:
@@ -156,6 +160,12 @@ class _Fetch:
         except BaseExceptionGroup as failed:
             raise _worst(failed) from failed
         return dict(sorted(entries.items()))
+
+    def _archive(self, listing: Listing) -> Path | None:
+        """Where the source itself is an archive, that one. One among other files stays what it is."""
+        name = listing.files[0].name
+        alone = len(listing.files) == 1 and not isinstance(self._source, HubSource)
+        return self._part.files / name if alone and is_archive(self._source.shown) and is_archive(name) else None
 
     def _artifact(self, marker: Marker) -> Artifact:
         return Artifact(self._target, marker.source, marker.revision, len(marker.files), marker.bytes)

@@ -121,9 +121,14 @@ async def _attempts(origin: Origin, file: RemoteFile, pending: Path, meter: Mete
 async def _attempt(origin: Origin, file: RemoteFile, arrival: Arrival, meter: Meter) -> Entry:
     await in_stoppable_thread(arrival.recall)
     meter.at(file.name, arrival.size)
-    if file.size is None or arrival.size < file.size:
-        async with origin.read(file, arrival.size) as chunks:
+    while file.size is None or arrival.size < file.size:
+        before = arrival.size
+        async with origin.read(file, before) as chunks:
             await _receive(chunks, file, arrival, meter)
+        if file.size is None:
+            break
+        if arrival.size == before:
+            raise SourceUnreachable(f"{file.name} ended after {before} bytes, {file.size} were promised")
     return await in_thread(arrival.finish)
 
 
