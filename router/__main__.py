@@ -10,6 +10,7 @@ import resource
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import uvicorn
 
@@ -18,12 +19,15 @@ from controller.config.mistakes import ConfigError
 from controller.config.model import Config
 from router.app import create_app
 from router.routes.health import torpor_version
+from router.server.limits import Limits, spare
 from router.server.protocol import DirectProtocol
+from router.server.server import GatewayServer
 from state.database import StateError, open_database
 
 log = logging.getLogger("router")
 
-GRACE_SECONDS = 30
+RESERVED_FILES = 40
+"""For the listener, the database, the log, the event loop and a few more."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,12 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as mistakes:
         sys.stderr.write(f"{mistakes}\n")
         return 2
-    _raise_file_limit()
-    return serve(config, options.host or config.router.router_host, options.port or config.router.router_port)
+    files = _raise_file_limit()
+    return serve(config, options.host or config.router.router_host, options.port or config.router.router_port, files)
 
 
-def serve(config: Config, host: str, port: int) -> int:
-    """Serve until told to stop. The port is taken first: a second gateway must not touch what the first one knows."""
+def serve(config: Config, host: str, port: int, files: int | None) -> int:
+    """Serve until told to stop, with at most ``files`` open.
+
+    The port is taken first: a second gateway must not touch what the first one knows.
+    """
     try:
         listener = listen(host, port)
         asyncio.run(_try_state(config))
@@ -54,12 +61,13 @@ def serve(config: Config, host: str, port: int) -> int:
         return 1
     if not is_loopback(host) and config.api_key is None:
         log.warning("%s", exposure(host, port))
+    limits = Limits(connections=most_connections(files, len(config.instances)))
     log.info("%d models at http://%s:%d/v1", len(config.models), host, port)
-    server = uvicorn.Server(
+    server = GatewayServer(
         uvicorn.Config(
             create_app(config),
             loop="uvloop",
-            http=DirectProtocol,
+            http=partial(DirectProtocol, limits=limits),  # type: ignore[arg-type]  # it is only called
             ws="none",
             proxy_headers=False,
             lifespan="on",
@@ -68,7 +76,7 @@ def serve(config: Config, host: str, port: int) -> int:
             date_header=False,
             log_config=None,
             backlog=4096,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_graceful_shutdown=config.router.stop_timeout_seconds,  # type: ignore[arg-type]  # ours takes fractions
         )
     )
     server.run(sockets=[listener])
@@ -108,10 +116,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _raise_file_limit() -> None:
-    """Each proxied request needs two connections."""
+def most_connections(files: int | None, engines: int) -> int | None:
+    """How many clients fit into so many open files. Each needs two, and a few more are told that they do not fit."""
+    if files is None:
+        return None
+    free = files - RESERVED_FILES - engines  # one to each engine is kept for looking at it
+    return max(1, (free - spare(free // 2)) // 2)
+
+
+def _raise_file_limit() -> int | None:
+    """How many files may be open; None without a limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else hard
 
 
 def _parser() -> argparse.ArgumentParser:

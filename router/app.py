@@ -11,17 +11,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from controller.config.model import Config
 from controller.fleet.errors import FleetError
 from router import envelope
 from router.auth.guard import Key, KeyGuard
-from router.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from router.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, stopping
 from router.lifespan import Live, open_gateway
 from router.metrics import GatewayMetrics
-from router.proxy.body import too_large
-from router.proxy.call import Call
-from router.proxy.pipeline import Pipeline, refuse
+from router.proxy.buffered import Buffered
+from router.proxy.pipeline import Pipeline
 from router.proxy.responses import ResponsesPipeline
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
@@ -31,7 +31,7 @@ from router.routes.models import model_endpoints
 from router.routes.queue import queue_endpoints
 from router.routes.sleep import sleep_endpoints
 from router.routes.traffic import traffic_endpoints
-from router.server.protocol import Serve, ShortWay
+from router.server.short_way import ShortWay
 from runtime.engines.base import EngineError
 from state.database import StateError
 
@@ -41,31 +41,32 @@ class Gateway(Starlette):
 
     short_way: ShortWay | None = None
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request that the server cancels, because it stops, is answered too."""
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, sent)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            if not begun:
+                await envelope.response(stopping(), scope)(scope, receive, send)
+
 
 def short_way(table: Sequence[Endpoint], key: Key | None) -> ShortWay:
     """The engine paths of ``table`` that are always the same, behind the key if there is one."""
     pipelines = {
         one.path.encode(): one.handler for one in table if isinstance(one.handler, Pipeline) and "{" not in one.path
     }
-    max_body = min(pipeline.max_body for pipeline in pipelines.values())
-
-    def serve_with(pipeline: Pipeline) -> Serve:
-        if key is None:
-            return pipeline.serve
-
-        def serve(call: Call) -> asyncio.Task[None] | None:
-            refusal = key.refusal(call.headers)
-            if refusal is None:
-                return pipeline.serve(call)
-            refuse(call, refusal)
-            return None
-
-        return serve
-
-    def refuse_size(call: Call, close: bool) -> None:
-        refuse(call, too_large(max_body, close=close))
-
-    return ShortWay({path: serve_with(pipeline) for path, pipeline in pipelines.items()}, max_body, refuse_size)
+    one = next(iter(pipelines.values()))
+    serve = {path: pipeline.serve for path, pipeline in pipelines.items()}
+    return ShortWay(serve, one.max_body, one.buffered, key.refusal if key is not None else None)
 
 
 def create_app(config: Config) -> Gateway:
@@ -100,8 +101,9 @@ def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
     """The whole route table. More particular paths come before those that take any name."""
     fleet, traffic = gateway.fleet, gateway.traffic
     max_body = int(config.router.max_body_mb * 1_000_000)
-    pipeline = Pipeline(fleet.routes, gateway.pools, gateway.serving, max_body)
-    responses = ResponsesPipeline(fleet, gateway.pools, gateway.serving, max_body, gateway.makers)
+    buffered = Buffered(int(config.router.max_buffered_mb * 1_000_000))
+    pipeline = Pipeline(fleet.routes, gateway.pools, gateway.serving, max_body, buffered)
+    responses = ResponsesPipeline(fleet, gateway.pools, gateway.serving, max_body, buffered, gateway.makers)
     table = [
         *engine_endpoints(pipeline),
         *response_endpoints(responses),

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from controller.fleet import errors as fleet
 from router.errors import BadUpstream, Conflict, GatewayError, Internal, Unavailable, UpstreamTimeout
+from router.proxy.encoding import ACCEPTED
 from router.proxy.headers import REQUEST_ID, request_id
 from runtime.engines import base as engines
 from state.database import StateError
@@ -98,6 +99,8 @@ def headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
         found.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     if error.status == 401:
         found.append((b"www-authenticate", b"Bearer"))
+    if error.status == 415:
+        found.append((b"accept-encoding", ", ".join(ACCEPTED).encode()))
     if error.close:
         found.append((b"connection", b"close"))
     return found
@@ -119,6 +122,7 @@ def _anthropic_type(error: GatewayError) -> str:
         400: "invalid_request_error",
         401: "authentication_error",
         404: "not_found_error",
+        408: "timeout_error",
         413: "request_too_large",
         429: "rate_limit_error",
         503: "overloaded_error",

@@ -6,9 +6,13 @@ GatewayError
 ├── NotFound           404
 │   └── ModelNotFound
 ├── MethodNotAllowed   405
+├── RequestTimeout     408   the client did not send what it had begun
 ├── Conflict           409
 ├── TooLarge           413
+├── UrlTooLong         414
+├── UnknownEncoding    415   of the body
 ├── TooManyRequests    429
+├── HeadTooLarge       431
 ├── Internal           500
 ├── BadUpstream        502   the engine could not be reached, or did not speak HTTP
 ├── Unavailable        503
@@ -70,6 +74,11 @@ class MethodNotAllowed(GatewayError):
     type = "invalid_request_error"
 
 
+class RequestTimeout(GatewayError):
+    status = 408
+    type = "invalid_request_error"
+
+
 class Conflict(GatewayError):
     status = 409
     type = "conflict_error"
@@ -80,9 +89,24 @@ class TooLarge(GatewayError):
     type = "invalid_request_error"
 
 
+class UrlTooLong(GatewayError):
+    status = 414
+    type = "invalid_request_error"
+
+
+class UnknownEncoding(GatewayError):
+    status = 415
+    type = "invalid_request_error"
+
+
 class TooManyRequests(GatewayError):
     status = 429
     type = "rate_limit_error"
+
+
+class HeadTooLarge(GatewayError):
+    status = 431
+    type = "invalid_request_error"
 
 
 class Internal(GatewayError):
@@ -97,6 +121,10 @@ class BadUpstream(GatewayError):
 class Unavailable(GatewayError):
     status = 503
     type = "service_unavailable_error"
+
+
+def stopping() -> Unavailable:
+    return Unavailable("The gateway is being stopped.", "gateway_stopping", close=True)
 
 
 class UpstreamTimeout(GatewayError):

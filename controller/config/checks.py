@@ -9,7 +9,7 @@ from pathlib import Path
 from controller.config import resolve
 from controller.config.mistakes import KeyPath
 from controller.config.model import FRONTEND, session_name
-from controller.config.schema import ConfigFile, InstanceSection
+from controller.config.schema import ConfigFile, InstanceSection, RouterSection
 from controller.config.values import HOST
 from runtime.engines.kinds import KINDS
 
@@ -21,6 +21,7 @@ RESERVED = "all"
 
 def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
     yield from _keys(("router",), written.router.api_key_env, environment)
+    yield from _sizes(written.router)
     yield from _instance_names(written)
     yield from _model_names(written)
     yield from _models(written)
@@ -38,6 +39,18 @@ def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> 
 def _keys(path: KeyPath, variable: str | None, environment: Mapping[str, str]) -> Iterator[Finding]:
     if variable is not None and not environment.get(variable, "").strip():
         yield (*path, "api_key_env"), f"the environment variable {variable} is not set", "set it to the key"
+
+
+def _sizes(router: RouterSection) -> Iterator[Finding]:
+    body, buffered = router.max_body_mb, router.max_buffered_mb
+    if buffered >= body:
+        return
+    if "max_buffered_mb" in router.model_fields_set:
+        problem = f"is less than max_body_mb ({body:g}): no body of that size would ever pass"
+        yield ("router", "max_buffered_mb"), problem, f"make it {body:g} or more"
+    else:
+        problem = f"is more than max_buffered_mb ({buffered:g}): no body of that size would ever pass"
+        yield ("router", "max_body_mb"), problem, f"set max_buffered_mb to {body:g} or more"
 
 
 def _instance_names(written: ConfigFile) -> Iterator[Finding]:

@@ -100,6 +100,10 @@ class RouterSection(Section):
     """Name of the environment variable that holds the clients' key. When set, every route but /health needs it."""
     max_body_mb: Positive = 64
     """Largest request body in MB (1,000,000 bytes). A larger one is answered with 413."""
+    max_buffered_mb: Positive = 1024
+    """How much of request bodies is held at a time, of all requests together, in MB. Beyond it they get 503."""
+    stop_timeout_seconds: Seconds = 25
+    """How long running requests may take when the router is told to stop, in seconds, before they are cut off."""
     timeouts: Annotated[TimeoutSection, BeforeValidator(values.none_is_empty)] = TimeoutSection()
     """How long an engine may take."""
 

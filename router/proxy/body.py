@@ -11,8 +11,13 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive, Scope
 
-from router.errors import InvalidRequest, TooLarge
+from router.errors import GatewayError, InvalidRequest, RequestTimeout, TooLarge, Unavailable, UnknownEncoding
+from router.proxy.buffered import Share
+from router.proxy.encoding import decode, encodings_of
 from router.proxy.headers import Headers
+
+STALL_SECONDS = 30.0
+"""How long the next piece of a body may take."""
 
 DISCARD_FACTOR, DISCARD_SECONDS = 4, 10.0
 """How much of a body that is too large is read all the same, and for how long."""
@@ -36,31 +41,57 @@ class _Json(msgspec.Struct):
     stream: msgspec.Raw = msgspec.Raw()
 
 
-async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises ``TooLarge`` past ``limit`` bytes."""
+async def read(scope: Scope, receive: Receive, limit: int, share: Share) -> tuple[Headers, bytes]:
+    """The whole body, decoded if it came encoded, and the headers that belong to it.
+
+    Raises ``TooLarge`` past ``limit`` bytes, ``Unavailable`` when ``share`` can take no more, ``RequestTimeout`` when
+    no more comes, ``UnknownEncoding`` and ``InvalidRequest`` when it cannot be decoded.
+    """
+    headers: Headers = scope["headers"]
+    encodings: list[str] = []
+    refusal: GatewayError | None = too_large(limit) if (_content_length(scope) or 0) > limit else None
+    try:
+        encodings = encodings_of(headers)
+    except UnknownEncoding as unknown:
+        refusal = unknown
     chunks: list[bytes] = []
     size = 0
-    refused = (_content_length(scope) or 0) > limit
     more = True
-    while more and not refused:
+    while more and refusal is None:
         chunk, more = await _next(receive)
         size += len(chunk)
-        refused = size > limit
+        try:
+            share.take(len(chunk))
+        except Unavailable as full:
+            refusal = full
+        if size > limit:
+            refusal = too_large(limit)
         chunks.append(chunk)
-    if refused:
+    if refusal is not None:
         chunks.clear()
         # What the client still sends would be read as its next request: unless it has been read, the connection ends.
-        ended = not more or await _discard(receive, DISCARD_FACTOR * limit)
-        raise too_large(limit, close=not ended)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        refusal.close = more and not await _discard(receive, DISCARD_FACTOR * limit)
+        raise refusal
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if not encodings:
+        return headers, body
+    chunks.clear()
+    plain = await decode(body, encodings, limit, share)
+    share.give_back(size)
+    return [one for one in headers if one[0] != b"content-encoding"], plain
 
 
-def too_large(limit: int, *, close: bool) -> TooLarge:
-    return TooLarge(f"The body is larger than {limit / 1e6:g} MB (router.max_body_mb).", "body_too_large", close=close)
+def too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit / 1e6:g} MB (router.max_body_mb).", "body_too_large")
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            message = await receive()
+    except TimeoutError:
+        problem = f"No body came for {STALL_SECONDS:g} s."
+        raise RequestTimeout(problem, "request_timeout", close=True) from None
     if message["type"] == "http.disconnect":
         raise ClientGone
     return message.get("body", b""), message.get("more_body", False)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
+from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
+from router.errors import InvalidRequest
 from router.proxy.door import AsgiDoor, Door
 from router.proxy.headers import Headers, request_id
+
+PATH_CHARACTERS = "/:@!$&'()*+,;=-._~"
+UNSENDABLE = re.compile(rb"[\x00-\x20\x7f-\xff#]")
+BROKEN = re.compile(rb"[\x00\r\n]")
 
 
 class Call:
@@ -29,9 +36,16 @@ class Call:
 
 
 def call_of(scope: Scope, receive: Receive, send: Send) -> Call:
-    """A call that came through plain ASGI, its body still to be read."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    """A call that came through plain ASGI, its body still to be read. Raises ``InvalidRequest``.
+
+    The target is made of the path that was routed, whatever it was written like. Other servers than ours may let
+    through what would end a line here.
+    """
+    target = quote(scope["path"], safe=PATH_CHARACTERS).encode()
     query: bytes = scope["query_string"]
-    target = raw + b"?" + query if query else raw
+    if query:
+        target += b"?" + query
+    if UNSENDABLE.search(query) or any(BROKEN.search(name) or BROKEN.search(value) for name, value in scope["headers"]):
+        raise InvalidRequest("The query or a header has characters that no request may have.", "invalid_request")
     door = AsgiDoor(receive, send)
     return Call(scope["method"], scope["path"], target, scope["headers"], b"", door, time.monotonic())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose, Route
 from router import envelope
-from router.errors import BadUpstream, GatewayError, UpstreamTimeout
+from router.errors import BadUpstream, GatewayError, UpstreamTimeout, stopping
 from router.proxy import body as bodies
 from router.proxy.body import Peek
 from router.proxy.call import Call
@@ -17,7 +17,7 @@ from router.proxy.queue import Queue
 from router.proxy.refusal import MAY_REFUSE, Answer, Holding, Refused
 from router.proxy.retry import Attempts
 from router.proxy.tokens import Tail
-from router.proxy.upstream import ConnectFailed, Dropped, Silent, Upstream, UpstreamError
+from router.proxy.upstream import ConnectFailed, Dropped, Silent, Stopped, Upstream, UpstreamError
 from router.traffic.monitor import Outcome, Tracked
 
 Landed = Callable[["Flight", UpstreamError | None], None]
@@ -233,6 +233,8 @@ class Flight:
 
 
 def upstream_error(error: UpstreamError) -> GatewayError:
+    if isinstance(error, Stopped):
+        return stopping()
     if isinstance(error, Silent):
         return UpstreamTimeout(f"The engine did not answer in time: {error}.", "engine_timeout")
     if isinstance(error, ConnectFailed):

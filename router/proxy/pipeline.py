@@ -18,6 +18,7 @@ from router import envelope
 from router.errors import GatewayError, ModelNotFound
 from router.proxy import body as bodies
 from router.proxy.body import ClientGone, Peek
+from router.proxy.buffered import Buffered
 from router.proxy.call import Call, call_of
 from router.proxy.departure import Departure
 from router.proxy.flight import Flight, upstream_error
@@ -26,7 +27,7 @@ from router.proxy.priority import priority_of
 from router.proxy.queue import Queue
 from router.proxy.refusal import Refused
 from router.proxy.serving import Serving
-from router.proxy.upstream import ConnectFailed, Dropped, Upstream, UpstreamError
+from router.proxy.upstream import ConnectFailed, Dropped, Stopped, Upstream, UpstreamError
 from router.traffic.monitor import Outcome, Tracked
 
 log = logging.getLogger(__name__)
@@ -41,24 +42,27 @@ class Pipeline:
         pools: Mapping[str, Pool],
         serving: Mapping[str, Serving],
         max_body: int,
+        buffered: Buffered,
     ) -> None:
         self.max_body = max_body
+        self.buffered = buffered
         self._routes = routes
         self._pools = pools
         self._serving = serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request through plain ASGI."""
-        call = call_of(scope, receive, send)
-        try:
-            call.body = await bodies.read(scope, receive, self.max_body)
-            flight = self._prepare(call)
-        except ClientGone:
-            return
-        except GatewayError as refused:
-            await envelope.response(refused, scope)(scope, receive, send)
-            return
-        await self._fly(flight)
+        with self.buffered.share() as share:
+            try:
+                call = call_of(scope, receive, send)
+                call.headers, call.body = await bodies.read(scope, receive, self.max_body, share)
+                flight = self._prepare(call)
+            except ClientGone:
+                return
+            except GatewayError as refused:
+                await envelope.response(refused, scope)(scope, receive, send)
+                return
+            await self._fly(flight)
 
     def serve(self, call: Call) -> asyncio.Task[None] | None:
         """Serve a request whose body is there. Returns the task it goes on in, None if it needs none."""
@@ -129,8 +133,7 @@ class Pipeline:
         except ClientGone:
             flight.record(Outcome.CANCELLED, 499)
         except asyncio.CancelledError:
-            flight.record(Outcome.FAILED, 503)
-            raise
+            _stop(flight)  # by the server, which ends: the client is told, and there is nobody else to tell
         except Exception as failed:  # noqa: BLE001  # told to the log by _give_up
             _give_up(flight, failed)
         finally:
@@ -165,6 +168,8 @@ class Pipeline:
         """Leave the instance that failed, and go on to another replica if it may. That one may have to wake."""
         gone, replicas = flight.instance, flight.route.replicas
         assert gone is not None
+        if isinstance(error, Stopped):
+            return False
         gone.failed(str(error))
         if isinstance(error, ConnectFailed | Dropped):
             replicas.look_at(gone)
@@ -246,6 +251,14 @@ def _abandon(flight: Flight) -> None:
     """The client has left in the middle of a flight without a task."""
     flight.record(Outcome.CANCELLED, 499)
     flight.end()
+
+
+def _stop(flight: Flight) -> None:
+    stopped = Stopped("the gateway is being stopped")
+    if flight.started:
+        _broke_off(flight, stopped)
+    else:
+        _give_up(flight, upstream_error(stopped))
 
 
 def _give_up(flight: Flight, error: Exception) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from controller.config.schema import TimeoutSection
-from router.proxy.upstream import ConnectFailed, Silent, Upstream
+from router.proxy.upstream import ConnectFailed, Silent, Stopped, Upstream
 
 IDLE_SECONDS = 3.0
 """Engines run uvicorn, which closes an idle connection after five: an older one may close just as we write."""
@@ -92,9 +92,12 @@ class Pool:
                 upstream.fail(Silent(f"it was not done after {self.timeouts.total:g} s"))
 
     def close(self) -> None:
-        for upstream in (*self._idle, *self._busy):
+        """At the end of the gateway: who still waits for an answer is told."""
+        for upstream in self._idle:
             upstream.abort()
         self._idle.clear()
+        for upstream in list(self._busy):
+            upstream.fail(Stopped("the gateway is being stopped"))
 
     def _drop_idle(self, now: float) -> None:
         fresh = []

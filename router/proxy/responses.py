@@ -14,6 +14,7 @@ from controller.fleet.routes import Choose, Route
 from controller.fleet.state import AWAKE, SLEEPING
 from router.errors import NotFound
 from router.proxy.body import Peek
+from router.proxy.buffered import Buffered
 from router.proxy.call import Call
 from router.proxy.flight import Flight
 from router.proxy.pipeline import Pipeline
@@ -118,9 +119,10 @@ class ResponsesPipeline(Pipeline):
         pools: Mapping[str, Pool],
         serving: Mapping[str, Serving],
         max_body: int,
+        buffered: Buffered,
         makers: Makers,
     ) -> None:
-        super().__init__(fleet.routes, pools, serving, max_body)
+        super().__init__(fleet.routes, pools, serving, max_body, buffered)
         self._fleet = fleet
         self._makers = makers
 

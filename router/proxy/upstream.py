@@ -7,7 +7,8 @@ UpstreamError
 ├── Dropped           the connection ended before the first byte of an answer
 ├── Broken            it ended, or spoke garbage, in the middle of one
 ├── Refused           the answer says that it takes no requests now (``refusal``)
-└── Silent            no byte came for too long
+├── Silent            no byte came for too long
+└── Stopped           the gateway itself stops
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class Broken(UpstreamError):
 
 
 class Silent(UpstreamError):
+    pass
+
+
+class Stopped(UpstreamError):
     pass
 
 

@@ -1,8 +1,10 @@
-"""uvicorn's HTTP protocol, with a short way for engine paths.
+"""uvicorn's HTTP protocol, with a short way for engine paths, and stricter at the door.
 
-A request to one of them does not become an ASGI task: once its body is there it is handed to the application as a
-``Call``, whose door writes to the client's transport. Everything else is uvicorn's as it is, and so are connections,
-keep-alive, pipelining and graceful stop.
+A request to an engine path does not become an ASGI task: once its body is there it is handed to the application as a
+``Call``, whose door writes to the client's transport. The parser, pipelining and everything else is uvicorn's.
+
+What is no proper request is refused in the shape of all our errors, and the connection ends with that: what comes
+after it is not read as another request. Nothing here sets a timer; ``patrol`` asks each connection once a second.
 """
 
 from __future__ import annotations
@@ -10,37 +12,50 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import httptools
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
+from router import envelope
+from router.errors import GatewayError, RequestTimeout, Unavailable
+from router.proxy.body import too_large
 from router.proxy.call import Call
-from router.proxy.door import Headers, nothing
+from router.proxy.headers import request_id
+from router.server.door import DirectDoor
+from router.server.head import NOTED, judge, measure, measure_bytes, odd, without_offer
+from router.server.limits import DEFAULT, Limits, Patience, Stage, spare
+from router.server.short_way import ShortWay
 
 log = logging.getLogger(__name__)
 
-BODILESS = (204, 304)
 KEEP_DISCARDING = 4
-"""Times the limit that is read of a body that is too large: a client cut off while it sends never sees the answer."""
+"""Times the limit that is read of a body that is refused: a client cut off while it sends never sees the answer."""
 
-SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
-"""How a chunk of each size begins."""
+LINGER_BYTES = 1_048_576
+"""How much is still read of a client that has been told that its connection ends."""
 
-Serve = Callable[[Call], "asyncio.Task[None] | None"]
+BETWEEN, HEAD, BODY = range(3)
+"""Which part of a message is being read."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShortWay:
-    """What an application has under ``short_way``. ``serve``: by raw path. ``max_body``: bytes.
+class _Deaf:
+    """In place of the parser: whatever still comes is no request, and a while of it is enough."""
 
-    ``refuse_size`` answers a call whose body is larger; told whether the connection ends with that.
-    """
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._size = 0
 
-    serve: Mapping[bytes, Serve]
-    max_body: int
-    refuse_size: Callable[[Call, bool], None]
+    def feed_data(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > LINGER_BYTES:
+            self._transport.abort()
+
+
+class _Over(Exception):
+    """The answer before this request ends the connection."""
 
 
 class DirectProtocol(HttpToolsProtocol):
@@ -49,65 +64,142 @@ class DirectProtocol(HttpToolsProtocol):
     _reading: DirectDoor | None = None
     """Of the request whose body is being read; None if uvicorn does that."""
     _way: ShortWay | None = None
+    _part = BETWEEN
+    _number = 0
+    """Of the message being read; the first is 1."""
+    _size = 0
+    """Bytes of its body."""
+    _arrived = 0
+    """Bytes of the read being parsed."""
+    _split_head = 0
+    """The number of the message whose head came in several reads ..."""
+    _head_bytes = 0
+    """... and how many bytes of it came after the first."""
+    _host = (b"", b"")
+    """The one that was found to be good."""
+    _offered = False
+    """The request offers to speak another protocol: it is read once more, without the offer."""
+    _hung_up = False
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        limits: Limits = DEFAULT,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.limits = limits
+        self._patience = Patience()
+        self._noted: list[tuple[bytes, bytes]] = []
 
     # -- the parser ----------------------------------------------------------------------------------------------
 
+    def data_received(self, data: bytes) -> None:
+        self._arrived = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        except httptools.HttpParserError as broken:
+            self._give_up(broken)
+        else:
+            if self._part == HEAD:
+                self._head_goes_on()
+
     def on_message_begin(self) -> None:
+        self._part = HEAD
+        self._number += 1
         self.url = b""
-        self.expect_100_continue = False
         self.headers = []
+        self._noted = []
         self._reading = None
+        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in NOTED:
+            self._noted.append((name, value))
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        path = self.url.partition(b"?")[0]
+        cycle = self.cycle
+        if cycle is not None and not cycle.keep_alive:
+            raise _Over
+        noted, encoded = self._noted, False
+        if len(noted) != 1 or noted[0] != self._host:
+            encoded = self._judge()
+        exactly = self._arrived > self.limits.head or self._split_head == self._number
+        measure(self.url, self.headers, self.limits, exactly=exactly)
+        self._size = 0
+        if self._offered:
+            return
+        path, _, query = self.url.partition(b"?")
         way: ShortWay | None = getattr(self.app, "short_way", None)
-        serve = way.serve.get(path) if way is not None else None
-        free = self.cycle is None or self.cycle.response_complete
-        if serve is None or not free or self.parser.get_method() != b"POST":
+        serve = way.serve.get(path) if way is not None and not encoded else None
+        free = cycle is None or cycle.response_complete
+        if serve is None or not free or self.parser.get_method() != b"POST" or b"#" in query:
             self._become_asgi()
             return
+        assert way is not None
+        self._refusal = way.guard(self.headers) if way.guard is not None else None
+        if self._refusal is not None and self.expect_100_continue:
+            raise self._refusal  # its body need not come
+        self._part = BODY
         version = self.parser.get_http_version()
-        door = DirectDoor(self, version == "1.1", version != "1.0" and self.parser.should_keep_alive())
+        door = DirectDoor(self, way.buffered, version == "1.1", version == "1.1" and self.parser.should_keep_alive())
         self._door = self._reading = door
         self._way, self._serve = way, serve
         self._path = path.decode("latin-1")
+        self._head = self.headers
+        self.headers = []  # a trailer is no header
         self._body: list[bytes] = []
-        self._size = 0
         self.cycle = door  # type: ignore[assignment]  # it keeps the books that uvicorn looks into
         if self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        size = len(body)
+        self._size += size
         door = self._reading
         if door is None:
-            super().on_body(body)
+            if not self._offered:
+                super().on_body(body)
             return
-        self._size += len(body)
-        assert self._way is not None
-        limit = self._way.max_body
-        if self._size <= limit:
-            self._body.append(body)
-        else:
+        way = self._way
+        assert way is not None
+        if self._refusal is None:
+            if self._size > way.max_body:
+                self._refusal = too_large(way.max_body)
+            elif way.buffered.take(size):
+                door.held += size
+                self._body.append(body)
+                return
+            else:
+                self._refusal = way.buffered.full()
             self._body.clear()
-            if self._size > KEEP_DISCARDING * limit and not door.response_complete:
-                door.keep_alive = False
-                self._refuse_size()
+            door.let_go()
+        if self._size > KEEP_DISCARDING * way.max_body and not door.response_complete:
+            door.keep_alive = False
+            self._answer(self._refusal)
 
     def on_message_complete(self) -> None:
+        self._part = BETWEEN
         door = self._reading
         if door is None:
-            super().on_message_complete()
+            if not self._offered:
+                super().on_message_complete()
             return
         if door.response_complete:
             return
-        assert self._way is not None
-        if self._size > self._way.max_body:
-            self._refuse_size()
+        if self._refusal is not None:
+            self._answer(self._refusal)
             return
         body = self._body
         whole = body[0] if len(body) == 1 else b"".join(body)
         self._body = []
-        call = Call("POST", self._path, self.url, self.headers, whole, door, time.monotonic())
+        call = Call("POST", self._path, self.url, self._head, whole, door, time.monotonic())
         try:
             task = self._serve(call)
         except Exception:
@@ -119,24 +211,140 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _become_asgi(self) -> None:
         """As if uvicorn had done it all."""
-        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        url, headers, number = self.url, self.headers, self._number
+        if self.expect_100_continue:  # now, for an application that answers without reading would leave it open
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expect
+        self.url, self._number = url, number
         self.headers.extend(headers)
         super().on_headers_complete()
+        self.headers = []  # a trailer is no header
+        self._part = BODY
 
-    def _refuse_size(self) -> None:
-        assert self._reading is not None and self._way is not None
-        call = Call("POST", self._path, self.url, self.headers, b"", self._reading, time.monotonic())
-        self._way.refuse_size(call, not self._reading.keep_alive)
+    # -- what is no proper request -------------------------------------------------------------------------------
 
-    def send_400_response(self, msg: str) -> None:
-        if self._door is None or self._door.response_complete:
-            super().send_400_response(msg)
+    def _judge(self) -> bool:
+        """Whether the body is encoded. Raises ``InvalidRequest``."""
+        reading = judge(self._noted, self.parser.get_http_version())
+        if reading.host is not None:
+            self._host = reading.host
+        self.expect_100_continue = reading.expects
+        self._offered = reading.offers and self.parser.should_upgrade()
+        return reading.encoded
+
+    def _head_goes_on(self) -> None:
+        """The read brought no end of the head: is there too much of it already?"""
+        if self._split_head == self._number:
+            self._head_bytes += self._arrived
         else:
+            self._split_head, self._head_bytes = self._number, 0
+        try:
+            measure(self.url, self.headers, self.limits, exactly=False)
+            measure_bytes(self._head_bytes, self.limits)
+        except GatewayError as too_much:
+            self._refuse(too_much)
+
+    def _decline(self, rest: bytes) -> None:
+        """Read a request again without its offer to speak another protocol: the parser has passed over its body."""
+        if not self._offered:
+            self._refuse(odd("This is no tunnel."))
+            return
+        parser = self.parser
+        head = without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+        self._offered = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
+
+    def _give_up(self, broken: httptools.HttpParserError) -> None:
+        """What comes cannot be read as a request, or must not be."""
+        cause = broken.__context__
+        if isinstance(cause, _Over):
+            self._read_no_more()
+        elif isinstance(cause, GatewayError):
+            self._refuse(cause)
+        elif isinstance(broken, httptools.HttpParserCallbackError):
+            self._refuse(odd("The URL cannot be understood."))
+        else:
+            self._refuse(odd(f"This is no HTTP/1.1 request: {broken}."))
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer what is being read with ``error``, and end the connection. What was asked before is answered first."""
+        self._read_no_more()
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            if self._part == BODY:
+                self._linger()  # it has been answered
+            else:
+                self._write_error(error)
+        elif self._part != BODY:
+            cycle.keep_alive = False  # an earlier request is still being answered, and that was the last
+        elif self._reading is not None:
+            cycle.keep_alive = False
+            self._answer(error)
+        elif cycle.response_started or self.pipeline:
             self.transport.abort()  # in the middle of an answer nothing else can be said
+        else:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._write_error(error)
+        self._part = BETWEEN
+
+    def _answer(self, error: GatewayError) -> None:
+        """Through the door of the request being read."""
+        assert self._reading is not None
+        headers, body = envelope.answer(error, self._path, request_id(self._head))
+        self._reading.refuse(error.status, headers, body)
+
+    def _write_error(self, error: GatewayError) -> None:
+        """Past all doors."""
+        path = self.url.partition(b"?")[0].decode("latin-1") if self._number else ""
+        headers, body = envelope.answer(error, path, request_id(self.headers or []))
+        lines = b"".join(b"%b: %b\r\n" % one for one in headers if one[0] != b"connection")
+        self.transport.write(b"%b%bconnection: close\r\n\r\n%b" % (STATUS_LINE[error.status], lines, body))
+        self._linger()
+
+    def hang_up(self) -> None:
+        """The last answer has been written."""
+        if self._part == BODY:
+            self._linger()
+        else:
+            self._read_no_more()
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """End, but let the client read the answer first: closed at once, it would be lost to what is still coming."""
+        self._read_no_more()
+        self._hung_up = True
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def _read_no_more(self) -> None:
+        self.parser = _Deaf(self.transport)  # type: ignore[assignment]  # all of it that is used from here on
 
     # -- the transport -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        most = self.limits.connections
+        if most is not None and len(self.connections) > most:
+            busy = Unavailable(
+                "The gateway has as many connections as it may have open files for.",
+                "too_many_connections",
+                retry_after=1,
+                close=True,
+            )
+            self._write_error(busy)
+            if len(self.connections) > most + spare(most):
+                self.transport.close()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         door = self._door
@@ -154,143 +362,36 @@ class DirectProtocol(HttpToolsProtocol):
         if self._door is not None:
             self._door.resume()
 
+    # -- patience ------------------------------------------------------------------------------------------------
 
-class _NoEvent:
-    def set(self) -> None:
-        pass
-
-
-class DirectDoor:
-    """Writes to the client's transport. To uvicorn it is the cycle of the request and its response."""
-
-    __slots__ = (
-        "_chunked",
-        "_chunks",
-        "_left",
-        "_protocol",
-        "_started",
-        "_transport",
-        "disconnected",
-        "keep_alive",
-        "on_resume",
-        "paused",
-        "response_complete",
-    )
-
-    message_event = _NoEvent()
-
-    def __init__(self, protocol: DirectProtocol, can_chunk: bool, keep_alive: bool) -> None:
-        self.paused = protocol.flow.write_paused
-        self.on_resume: Callable[[], None] = nothing
-        self.disconnected = False
-        self.response_complete = False
-        self.keep_alive = keep_alive
-        self._chunks = can_chunk
-        self._chunked = False
-        self._started = False
-        self._left: Callable[[], None] | None = None
-        self._protocol = protocol
-        self._transport: Any = protocol.transport
-
-    def watch(self, left: Callable[[], None]) -> None:
-        if self.disconnected:
-            left()
-        else:
-            self._left = left
-
-    def close(self) -> None:
-        self._left = None
-        self.on_resume = nothing
-
-    def left(self) -> None:
-        watcher, self._left = self._left, None
-        self.disconnected = True
-        if watcher is not None and not self.response_complete:
-            watcher()
-
-    def own(self, task: asyncio.Task[None]) -> None:
-        tasks: set[Any] = self._protocol.tasks
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    def resume(self) -> None:
-        self.paused = False
-        self.on_resume()
-
-    def start(self, status: int, headers: Headers, chunk: bytes, last: bool) -> None:
-        if self.disconnected:
-            return
-        self._started = True
-        parts = [STATUS_LINE[status]]
-        sized = status in BODILESS
-        for one in headers:
-            parts.append(b"%b: %b\r\n" % one)
-            if one[0] == b"content-length":
-                sized = True
-            elif one[0] == b"connection":
-                self.keep_alive = False
-        if not sized:
-            if self._chunks:
-                self._chunked = True
-                parts.append(b"transfer-encoding: chunked\r\n")
+    def look(self, now: float) -> None:
+        """End the connection if its client has taken too long with what it is to do next."""
+        stage, progress = self._stage()
+        if self._patience.is_over(stage, progress, now, self.limits):
+            if stage in (Stage.HEAD, Stage.BODY) and self._part != BETWEEN:
+                limit = f"{self.limits.seconds[stage]:g} s"
+                problem = f"The head took longer than {limit}." if stage is Stage.HEAD else f"No body came for {limit}."
+                self._refuse(RequestTimeout(problem, "request_timeout", close=True))
+            elif stage in (Stage.IDLE, Stage.HEAD):
+                self.transport.close()
             else:
-                self.keep_alive = False  # such a client is told the end by the connection's
-        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self._add(parts, chunk, last)
-        self._send(b"".join(parts))
-        if last:
-            self._complete()
+                self.transport.abort()
 
-    def write(self, chunk: bytes, last: bool) -> None:
-        if self.disconnected:
-            return
-        if self._chunked and chunk and not last:  # nearly every call
-            size = len(chunk)
-            line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
-            self._send(b"".join((line, chunk, b"\r\n")))
-            return
-        parts: list[bytes] = []
-        self._add(parts, chunk, last)
-        if parts:
-            self._send(b"".join(parts))
-        if last:
-            self._complete()
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self._transport.write(data)
-        except RuntimeError:  # it is closing, and has not said so yet
-            self.left()
-
-    def refuse(self, status: int, headers: Headers, body: bytes) -> None:
-        if not self._started:
-            self.start(status, headers, body, last=True)
-
-    def break_off(self, chunk: bytes) -> None:
-        if chunk:
-            self.write(chunk, last=False)
-        self.close()
-        self.disconnected = True
-        self._transport.close()
-
-    def finish(self, done: asyncio.Future[None]) -> asyncio.Future[None]:
-        return done
-
-    async def flush(self) -> None:
-        pass
-
-    def _add(self, parts: list[bytes], chunk: bytes, last: bool) -> None:
-        if not self._chunked:
-            if chunk:
-                parts.append(chunk)
-            return
-        if chunk:
-            parts.append(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        if last:
-            parts.append(b"0\r\n\r\n")
-
-    def _complete(self) -> None:
-        self.response_complete = True
-        if not self.keep_alive:
-            self._transport.close()
-        self._protocol.on_response_complete()
+    def _stage(self) -> tuple[Stage, int]:
+        """What is waited for, and a number that changes when there is progress."""
+        transport, cycle = self.transport, self.cycle
+        if self._hung_up:
+            return Stage.LINGERING, 0
+        if transport.is_closing():
+            return Stage.WRITING, transport.get_write_buffer_size()
+        if cycle is None or cycle.response_complete:
+            if self._part == BODY:
+                return Stage.REST, self._number
+            if self._part == HEAD or cycle is None:
+                return Stage.HEAD, self._number
+            return Stage.IDLE, self._number
+        if self.flow.write_paused:
+            return Stage.WRITING, transport.get_write_buffer_size()
+        if self._part == BODY and not self.flow.read_paused:
+            return Stage.BODY, self._size
+        return Stage.WORKING, 0

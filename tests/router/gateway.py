@@ -36,6 +36,7 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.state import State
 from router.lifespan import Live, open_gateway
+from router.server.server import GatewayServer
 from runtime.engines.sim import server
 from runtime.engines.sim.engine import Engine
 from runtime.engines.sim.options import SimOptions
@@ -176,7 +177,7 @@ class Gateway:
         return traffic + sum(instance.in_flight for instance in self.fleet.instances.values())
 
 
-class _Server(uvicorn.Server):
+class _Server(GatewayServer):
     """Leaves the signals of the process alone, and ends at once."""
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -120,6 +120,8 @@ def test_defaults(loaded: Load, tmp_path: Path) -> None:
         "router_port": 8080,
         "api_key_env": None,
         "max_body_mb": 64,
+        "max_buffered_mb": 1024,
+        "stop_timeout_seconds": 25,
         "timeouts": TimeoutSection(),
     }
     assert dict(config.sleep) == {

@@ -228,6 +228,8 @@ def test_clashes_between_instances(first: str, second: str, key: str, problem: s
         (f"launch_delay_seconds: .nan\n{ONE_INSTANCE}", 1, "launch_delay_seconds", "finite", ""),
         (f"launch:\n  ready_timeout_seconds: .inf\n{ONE_INSTANCE}", 2, "launch.ready_timeout_seconds", "finite", ""),
         (f"router: {{max_body_mb: .inf}}\n{ONE_INSTANCE}", 1, "router.max_body_mb", "finite", ""),
+        (f"router: {{max_body_mb: 2000}}\n{ONE_INSTANCE}", 1, "router.max_body_mb", "more than max_buffered", "2000"),
+        (f"router: {{max_buffered_mb: 1}}\n{ONE_INSTANCE}", 1, "router.max_buffered_mb", "less than max_body_mb", "64"),
         (f"launch: {{session_prefix: 'a.b'}}\n{ONE_INSTANCE}", 1, "launch.session_prefix", "letters, digits", ""),
         (f"state: {{url: nonsense}}\n{ONE_INSTANCE}", 1, "state.url", "sqlite:///", ""),
         (f"router: {{router_host: 'a b'}}\n{ONE_INSTANCE}", 1, "router.router_host", "no host", ""),

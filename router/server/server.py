@@ -1,0 +1,88 @@
+"""uvicorn's server, that looks after its connections and knows how to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Set
+from types import FrameType
+from typing import Any, Protocol, runtime_checkable
+
+import uvicorn
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+AT_A_TIME = 500
+"""Connections that are looked at before anybody else gets a turn."""
+
+LAST_WORDS_SECONDS = 1.0
+"""How long clients have, at the very end, to take what is still written to them."""
+
+
+class GatewayServer(uvicorn.Server):
+    """A first SIGTERM or SIGINT lets running requests finish, for ``timeout_graceful_shutdown``; a second one does not.
+
+    What still runs then is told: a stream by an error event, anything else by a 503. Ends without raising the signal
+    again: to be stopped is no failure.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._patrol = asyncio.create_task(patrol(self.server_state.connections))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        state = self.server_state
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(state.connections):
+            connection.shutdown()
+        await self._quiet(self.config.timeout_graceful_shutdown)
+        if state.connections:
+            log.warning("%d connections are cut off", len(state.connections))
+        tasks = list(state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS_SECONDS)
+        await self.lifespan.shutdown()  # closes the connections to engines, which tells the rest
+        self.force_exit = False
+        await self._quiet(LAST_WORDS_SECONDS)
+        self._patrol.cancel()
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+    async def _quiet(self, seconds: float | None) -> None:
+        """Wait until nothing runs any more."""
+        state, loop = self.server_state, asyncio.get_running_loop()
+        deadline = loop.time() + (seconds or 0)
+        while (state.connections or state.tasks) and not self.force_exit and loop.time() < deadline:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.02)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A connection with limits; uvicorn's own have none."""
+
+    def look(self, now: float) -> None: ...
+
+
+async def patrol(connections: Set[Any]) -> None:
+    """Look at every connection, again and again. Runs until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        for number, connection in enumerate(list(connections), 1):
+            if not isinstance(connection, Patient) or connection not in connections:
+                continue
+            try:
+                connection.look(loop.time())
+            except Exception:
+                log.exception("looking at a connection broke")
+            if number % AT_A_TIME == 0:
+                await asyncio.sleep(0)

@@ -1,0 +1,27 @@
+"""What an application offers our server: engine paths that need no ASGI task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from router.errors import GatewayError
+from router.proxy.buffered import Buffered
+from router.proxy.call import Call
+from router.proxy.headers import Headers
+
+Serve = Callable[[Call], "asyncio.Task[None] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShortWay:
+    """What an application has under ``short_way``. ``serve``: by raw path. ``max_body``: bytes.
+
+    ``guard`` says why a request with such headers is refused, if it is.
+    """
+
+    serve: Mapping[bytes, Serve]
+    max_body: int
+    buffered: Buffered
+    guard: Callable[[Headers], GatewayError | None] | None = None
