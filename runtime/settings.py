@@ -56,3 +56,8 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
             first("TOS_REGION"),
         ),
     )
+
+
+def environment() -> Mapping[str, str]:
+    """A copy of it, for a program that reads what it needs at its start."""
+    return dict(os.environ)

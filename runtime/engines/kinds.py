@@ -72,6 +72,9 @@ KINDS: Mapping[str, Kind] = {
 SYNONYMS: Mapping[str, str] = {"sgl": "sglang"}
 """Other spellings that kvcached's YAML files use."""
 
+SIDECAR_SYNONYMS: Mapping[str, str] = {**SYNONYMS, "vllmdisaggregated": "vllm"}
+"""Those that a sidecar's command line knows: Kthena Runtime's are among them."""
+
 
 def command(spec: EngineSpec) -> Command:
     """How to start ``spec``: its own command if it has one, else what its kind says. The user's env comes on top."""

@@ -1,0 +1,50 @@
+"""The engine beside this sidecar, spoken to with its own key or with the one that a caller brings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+
+from runtime.engines.base import Engine
+from runtime.engines.control import Control
+from runtime.engines.kinds import KINDS
+from runtime.engines.spec import EngineSpec
+
+
+class Beside:
+    """``engine``: its control API. ``control``: single calls to it."""
+
+    def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient) -> None:
+        self.spec = spec
+        self._client = client
+        self.engine: Engine = KINDS[spec.kind].connect(spec, client, spec.call_seconds)
+        self.control = Control(spec, client)
+
+    def as_asked_by(self, authorization: str | None) -> Beside:
+        """A caller's ``Authorization: Bearer`` goes on to the engine, as AIBrix's controller means it to."""
+        key = bearer(authorization)
+        return self if key is None else Beside(replace(self.spec, api_key=key), self._client)
+
+    async def models(self) -> httpx2.Response:
+        """``GET /v1/models`` as the engine answers it."""
+        return await self.control.send("GET", "/v1/models", timeout=self.spec.call_seconds)
+
+    async def bases(self) -> tuple[str, ...]:
+        """Names and paths of the engine's own model. Raises ``EngineError``."""
+        return base_names(self.control.field(await self.control.call("GET", "/v1/models"), "data"))
+
+
+def base_names(cards: Any) -> tuple[str, ...]:
+    """Of an OpenAI list: what has no parent, by id and by root."""
+    own = [card for card in cards if isinstance(card, Mapping) and not card.get("parent")]
+    names = [card.get(key) for card in own for key in ("id", "root")]
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
+def bearer(header: str | None) -> str | None:
+    """The token of an ``Authorization`` header; None when there is none, or it is of another scheme."""
+    scheme, _, token = (header or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None

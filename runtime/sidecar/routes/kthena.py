@@ -1,0 +1,131 @@
+"""Kthena Runtime's paths: its requests and answers, and what it lacks, jobs above all. Errors are ``{"detail": …}``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from runtime.downloads.credentials import credentials_of
+from runtime.settings import Settings
+from runtime.sidecar.beside import Beside
+from runtime.sidecar.body import flag, mapping, needed, read_object, text, whole
+from runtime.sidecar.jobs import Job
+from runtime.sidecar.loading import Download, Load, Loader, as_object, check_name
+from runtime.sidecar.problems import BadRequest, failure_of, unexpected
+
+WORKERS, MOST_WORKERS = 8, 64
+
+
+class Kthena:
+    def __init__(self, beside: Beside, loader: Loader, settings: Settings, adapter_dir: Path) -> None:
+        self._beside = beside
+        self._loader = loader
+        self._settings = settings
+        self._adapter_dir = adapter_dir
+
+    def routes(self) -> list[Route]:
+        post, get = ["POST"], ["GET"]
+        return [
+            Route("/v1/load_lora_adapter", told(self.load), methods=post),
+            Route("/v1/unload_lora_adapter", told(self.unload), methods=post),
+            Route("/v1/download_model", told(self.download), methods=post),
+            Route("/v1/lora_adapters", told(self.adapters), methods=get),
+            Route("/v1/models", told(self.models), methods=get),
+            Route("/v1/jobs", told(self.jobs), methods=get),
+            Route("/v1/jobs/{id}", told(self.job), methods=get),
+            Route("/v1/jobs/{id}", told(self.cancel), methods=["DELETE"]),
+        ]
+
+    async def load(self, request: Request) -> Response:
+        body = await read_object(request)
+        name = needed(body, "lora_name")
+        check_name(name)
+        source, given = text(body, "source"), text(body, "output_dir")
+        if source is None and given is None:
+            raise BadRequest("Missing required parameter: source or output_dir")
+        path = await self._loader.allowed(given or str(self._adapter_dir / name), "output_dir")
+        download = None if source is None else await self._loader.checked(self._download(body, source, path))
+        in_background = flag(body, "async_download", False)
+        job = self._loader.load(Load(name, path, download), self._asked(request))
+        if in_background:
+            message = "LoRA adapter download and load started in background"
+            return started(
+                job, message, {"lora_name": name, "source": download and download.shown, "output_dir": str(path)}
+            )
+        return JSONResponse(await self._loader.jobs.wait(job))
+
+    async def unload(self, request: Request) -> Response:
+        """The engine's own answer, with its status. Files stay."""
+        name = needed(await read_object(request), "lora_name")
+        answer = await self._loader.unload(name, self._asked(request))
+        return JSONResponse(as_object(answer))
+
+    async def download(self, request: Request) -> Response:
+        body = await read_object(request)
+        source, given = needed(body, "source"), needed(body, "output_dir")
+        path = await self._loader.allowed(given, "output_dir")
+        wanted = await self._loader.checked(self._download(body, source, path))
+        in_background = flag(body, "async_download", False)
+        job = self._loader.download(wanted)
+        told_back = {"source": wanted.shown, "output_dir": given}
+        if in_background:
+            return started(job, "Model download started in background", told_back)
+        await self._loader.jobs.wait(job)
+        message = "Model download completed successfully"
+        return JSONResponse({"status": "completed", "message": message, **told_back})
+
+    async def adapters(self, request: Request) -> Response:
+        """What the engine has loaded, by its own word."""
+        seen = await self._asked(request).engine.adapters()
+        cards = [{"lora_name": name, **asdict(adapter)} for name, adapter in seen.items()]
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def models(self, request: Request) -> Response:
+        answer = await self._asked(request).models()
+        kind = answer.headers.get("content-type", "application/json")
+        return Response(answer.content, answer.status_code, headers={"content-type": kind})
+
+    async def jobs(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [job.as_json() for job in self._loader.jobs.all()]})
+
+    async def job(self, request: Request) -> Response:
+        return JSONResponse(self._loader.jobs.get(request.path_params["id"]).as_json())
+
+    async def cancel(self, request: Request) -> Response:
+        job = await self._loader.jobs.cancel(request.path_params["id"])
+        return JSONResponse(job.as_json())
+
+    def _asked(self, request: Request) -> Beside:
+        return self._beside.as_asked_by(request.headers.get("authorization"))
+
+    def _download(self, body: Mapping[str, Any], source: str, path: Path) -> Download:
+        credentials = credentials_of(mapping(body, "config"), self._settings)
+        return Download(source, path, credentials, whole(body, "max_workers", WORKERS, MOST_WORKERS))
+
+
+def started(job: Job, message: str, fields: Mapping[str, Any]) -> Response:
+    body = {"status": "started", "message": message, **fields, "job_id": job.id}
+    return JSONResponse(body, 202, headers={"location": f"/v1/jobs/{job.id}"})
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def told(handler: Handler) -> Handler:
+    """The handler, with its errors in Kthena's shape."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:  # noqa: BLE001 - the edge: each has its status, and a bug its traceback
+            failure = failure_of(error)
+            unexpected(error)
+            return JSONResponse({"detail": failure.message}, failure.status)
+
+    return handle
