@@ -35,13 +35,13 @@ class Exchange:
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
 
-    def send_all_that_goes(self, data: bytes, seconds: float) -> int:
-        """How many bytes the gateway took before it took none for so long."""
+    def send_what_goes(self, length: int, seconds: float) -> int:
+        """Send a body of ``length`` until the gateway takes none for so long. Returns how much it took."""
         self._connection.settimeout(seconds)
         sent = 0
         try:
-            while sent < len(data):
-                sent += self._connection.send(data[sent : sent + 65_536])
+            while sent < length:
+                sent += self._connection.send(bytes(min(65_536, length - sent)))
         except TimeoutError:
             pass
         self._connection.settimeout(PATIENCE)
