@@ -12,7 +12,7 @@ from tests.conformance.engine import Engine
 from tests.conformance.engine import engine as running_engine
 from tests.conformance.hop import Hop
 from tests.conformance.report import Report
-from tests.conformance.target import MODEL, Target, given, torpor
+from tests.conformance.target import MODEL, Target, given, torpor, wait_for
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,10 +55,22 @@ def started(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield start
 
 
+@pytest.fixture(scope="session")
+def other(request: pytest.FixtureRequest, engine: Engine) -> Target | None:
+    """The gateway that was given, when it has found its engine and serves."""
+    found = given(request.config)
+    if found is not None:
+        hop = Hop(found, engine)
+        hop.answers()
+        wait_for(lambda: hop.post().status == 200, f"{found.host}:{found.port} does not serve {found.model!r}")
+        hop.close()
+    return found
+
+
 @pytest.fixture
-def target(request: pytest.FixtureRequest, started: Callable[[str], Target]) -> Target:
+def target(request: pytest.FixtureRequest, other: Target | None, started: Callable[[str], Target]) -> Target:
     """The gateway under test: Torpor both ways, or the one that was given."""
-    return given(request.config) or started(request.param)
+    return other or started(request.param)
 
 
 @pytest.fixture

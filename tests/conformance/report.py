@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,5 +35,7 @@ def table(outcomes: dict[str, dict[str, str]]) -> str:
         ran = [name for name, outcome in checks.items() if outcome != "skipped"]
         failed = [name for name in ran if checks[name] == "failed"]
         kept = f"{len(ran) - len(failed)} of {len(ran)}" if ran else "does not apply"
-        rows.append(f"| `{promise}` | {kept} | {', '.join(f'`{name}`' for name in failed)} |")
+        cases, broken = (Counter(name.partition("[")[0] for name in names) for names in (ran, failed))
+        named = ", ".join(f"`{name}` ({count} of {cases[name]})" for name, count in broken.items())
+        rows.append(f"| `{promise}` | {kept} | {named} |")
     return "\n".join(rows) + "\n"

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -81,7 +81,8 @@ def torpor(folder: Path, engine_port: int, *, direct: bool) -> Iterator[Target]:
     with log.open("wb") as written:
         process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=written, stderr=written)
     try:
-        _wait(port, process, log)
+        wait_for(lambda: _listens(port, process), "the gateway did not start")
+        assert process.poll() is None, log.read_text()
         yield Target("127.0.0.1", port, MODEL, CLIENT_KEY, ENGINE_KEY, direct)
     finally:
         process.terminate()
@@ -100,13 +101,18 @@ def _free_port() -> int:
         return port
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(ready: Callable[[], bool], otherwise: str) -> None:
+    """Until it is so; what goes wrong with connections meanwhile is taken for not yet."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, EOFError):
+            if ready():
+                return
+        time.sleep(0.05)
+    raise AssertionError(otherwise)
+
+
+def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
+    if process.poll() is None:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    return True

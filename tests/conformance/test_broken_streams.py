@@ -59,11 +59,14 @@ FAULTS = {
 }
 
 
-def broken(hop: Hop, path: str, fault: str) -> tuple[Reply, bytes]:
-    """The answer to a stream that breaks off when the client has its first event, and what came of it."""
+def broken(hop: Hop, path: str, fault: str, begin: bytes = b"") -> tuple[Reply, bytes]:
+    """The answer to a stream that breaks off when the client has its first piece, and what came of it.
+
+    ``begin``: what the engine sends before; a head and the first event if nothing is given.
+    """
 
     def script(exchange: Exchange) -> None:
-        exchange.send(STREAM_HEAD + chunk(FIRST[path]))
+        exchange.send(begin or STREAM_HEAD + chunk(FIRST[path]))
         had.wait()
         FAULTS[fault](exchange)
 
@@ -131,14 +134,8 @@ def test_one_with_a_length_is_too_short(hop: Hop) -> None:
     """Nothing is put in place of the bytes that are missing: they would make it look whole."""
     length = len(FIRST[CHAT]) + 40
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % length
-
-    def script(exchange: Exchange) -> None:
-        exchange.send(head + FIRST[CHAT])
-        exchange.close()
-
-    hop.answers(script)
-    reply = hop.post(hop.body(stream=True))
-    assert reply.body().startswith(FIRST[CHAT])
+    reply, body = broken(hop, CHAT, "closed", head + FIRST[CHAT])
+    assert body.startswith(FIRST[CHAT])
     assert not reply.clean
 
 
@@ -146,12 +143,6 @@ def test_a_packed_one_stays_readable(hop: Hop) -> None:
     """An event in plain text would be garbage to whoever unpacks it."""
     packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
     head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
-
-    def script(exchange: Exchange) -> None:
-        exchange.send(head + chunk(packed))
-        exchange.close()
-
-    hop.answers(script)
-    reply = hop.post(hop.body(stream=True), "Accept-Encoding: gzip")
-    assert reply.body() == packed
+    reply, body = broken(hop, CHAT, "closed", head + chunk(packed))
+    assert body == packed
     assert not reply.clean

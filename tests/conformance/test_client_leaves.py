@@ -54,7 +54,7 @@ def test_the_engine_is_told(hop: Hop, begun: str, leave: str) -> None:
     hop.answers(script)
     client = hop.send(hop.body(stream=streaming))
     assert taken.wait()
-    if not sent.endswith(b"\r\n\r\n") and sent:
+    if begun == "a piece of a stream":
         assert client.reply().piece()
     LEAVE[leave](client)
     assert over.wait(PATIENCE + 5)

@@ -30,7 +30,12 @@ def test_an_error_is_passed_on(hop: Hop, status: str, streaming: bool) -> None:
     reply = hop.post(hop.body(stream=streaming))
     assert reply.status == int(status[:3])
     assert reply.body() == BODY
-    assert reply.header("content-type") == "application/json"
+
+
+def test_an_error_in_place_of_a_stream_is_no_stream(hop: Hop) -> None:
+    """A client that is promised events looks for no error."""
+    hop.answers(answer(BODY, "400 Bad Request"))
+    assert hop.post(hop.body(stream=True)).header("content-type") == "application/json"
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"], ids=code)

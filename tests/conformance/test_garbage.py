@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conformance.client import Client, Reply
 from tests.conformance.engine import Exchange
 from tests.conformance.hop import COMPLETION, FINE, Hop
 from tests.router.proxy.scripted import answer
@@ -22,19 +23,30 @@ SENT = {
 }
 
 
-@pytest.mark.parametrize("case", SENT)
-def test_it_is_a_bad_gateway(hop: Hop, case: str) -> None:
-    """502 with an error in JSON; and the next request is served."""
-
+def failed(hop: Hop, case: str, client: Client) -> Reply:
     def script(exchange: Exchange) -> None:
         exchange.send(SENT[case])
         exchange.close()
 
     hop.answers(script)
-    client = hop.send()
-    reply = client.reply()
+    return hop.send(client=client).reply()
+
+
+@pytest.mark.parametrize("case", SENT)
+def test_it_is_a_bad_gateway(hop: Hop, case: str) -> None:
+    """Not 500, which says that the gateway itself is broken; with an error in JSON."""
+    reply = failed(hop, case, hop.client())
     assert reply.status == 502
     assert reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("case", SENT)
+def test_it_harms_nothing_else(hop: Hop, case: str) -> None:
+    """Some 5xx, and the next request on the connection is served."""
+    client = hop.client()
+    reply = failed(hop, case, client)
+    assert 500 <= reply.status <= 599
+    reply.body()
     assert reply.clean
     hop.answers(FINE)
     hop.send(client=client)

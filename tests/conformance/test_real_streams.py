@@ -46,7 +46,6 @@ def test_a_recorded_stream_passes(hop: Hop, path: str, cut: str) -> None:
     reply = hop.post(hop.body(path, stream=True), path=path)
     if reply.status in (404, 405):
         pytest.skip(f"the gateway has no {path}")
-    assert reply.header("content-type") == "text/event-stream; charset=utf-8"
     assert reply.body() == body
     assert reply.clean
 
