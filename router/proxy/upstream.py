@@ -167,8 +167,10 @@ class Upstream(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as garbage:
-            self.fail(Broken(f"it is no HTTP ({garbage})"))
-            return
+            if not self.complete:
+                self.fail(Broken(f"it is no HTTP ({garbage})"))
+                return
+            self._transport.close()  # it came after a whole answer: that one is good, the connection is not
         arrived, sink = self._arrived, self._sink
         if flowing and len(arrived) == 1 and not self.complete and sink is not None:  # nearly every piece of a stream
             sink.more(self, arrived.pop())
