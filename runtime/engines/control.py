@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,12 @@ LONGEST_TEXT = 4000
 
 
 def open_client() -> httpx2.AsyncClient:
-    """The client all engines share. Idle connections go before an engine's keep-alive (5 s) can close them."""
+    """The client all engines share. Idle connections go before an engine's keep-alive (5 s) can close them.
+
+    Trusts whom requests trust: the system's authorities, or those that ``SSL_CERT_FILE`` names.
+    """
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
-    return httpx2.AsyncClient(limits=limits, trust_env=False)
+    return httpx2.AsyncClient(limits=limits, verify=ssl.create_default_context(), trust_env=False)
 
 
 class Control:

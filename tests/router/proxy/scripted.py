@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,10 +138,12 @@ async def scripted(
     script: Script | bytes,
     yaml: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
     **sections: Any,
 ) -> AsyncIterator[tuple[Gateway, Scripted]]:
     """A gateway over one such engine, called ``one``; ``yaml`` is added to its entry."""
-    async with replicas(folder, {"one": script}, yaml, environment, **sections) as (running, engines):
+    async with replicas(folder, {"one": script}, yaml, environment, host, tls, **sections) as (running, engines):
         yield running, engines["one"]
 
 
@@ -150,6 +153,8 @@ async def replicas(
     scripts: Mapping[str, Script | bytes],
     yaml: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
     **sections: Any,
 ) -> AsyncIterator[tuple[Gateway, dict[str, Scripted]]]:
     """A gateway over several such engines, by name, that serve the model ``one``. Asked in turn."""
@@ -157,9 +162,10 @@ async def replicas(
     entries: dict[str, Sim] = {}
     async with contextlib.AsyncExitStack() as stack:
         for name, engine in engines.items():
-            server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+            server = await asyncio.start_server(engine.serve, host, 0, ssl=tls)
             stack.callback(server.close)
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            port = server.sockets[0].getsockname()[1]
+            url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
             entries[name] = cast(Sim, _Entry({"name": name, **(yaml or {})}, url))
         yield await stack.enter_async_context(gateway(folder, entries, environment, **sections)), engines
 
