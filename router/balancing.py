@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import count
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
@@ -70,13 +69,22 @@ class LeastInFlight:
     wants = Wants.NOTHING
 
     def __init__(self) -> None:
-        self._turn = count()
+        self._turn = 0
 
     def choose(self, ready: Sequence[R], about: bytes) -> R:
-        if len(ready) == 1:
+        number = len(ready)
+        if number == 1:
             return ready[0]
-        first = next(self._turn) % len(ready)
-        return min((*ready[first:], *ready[:first]), key=_load)
+        self._turn = first = (self._turn + 1) % number
+        least = math.inf
+        for place in range(first - number, first):  # below 0 they count from the end
+            one = ready[place]
+            if not one.in_flight:
+                return one
+            load = one.in_flight / one.weight
+            if load < least:
+                chosen, least = one, load
+        return chosen
 
 
 class RoundRobin:

@@ -6,7 +6,8 @@ import re
 
 TAIL_BYTES = 16_384
 USAGE = b'"usage"'
-_COUNT = re.compile(rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens)"\s*:\s*(\d+)')
+_PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
+_COMPLETION = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
 
 
 class Tail:
@@ -36,13 +37,12 @@ class Tail:
 
     def usage(self) -> tuple[int, int]:
         """Prompt and completion tokens as the engine last reported them; zeros when it did not."""
-        data = b"".join(self._chunks)
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         at = data.rfind(USAGE)
         while at >= 0:
-            counts = {name: int(count) for name, count in reversed(_COUNT.findall(data, at))}
-            prompt = counts.get(b"prompt_tokens", counts.get(b"input_tokens", 0))
-            completion = counts.get(b"completion_tokens", counts.get(b"output_tokens", 0))
-            if counts:
-                return prompt, completion
+            prompt, completion = _PROMPT.search(data, at), _COMPLETION.search(data, at)
+            if prompt or completion:
+                return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
             at = data.rfind(USAGE, 0, at)  # an empty "usage": null is not the last word
         return 0, 0

@@ -12,6 +12,7 @@ FIRST_EXPONENT, LAST_EXPONENT = -4, 4
 PER_DECADE = 60
 BUCKETS = (LAST_EXPONENT - FIRST_EXPONENT) * PER_DECADE + 2
 EXPORTED_PER_DECADE = 3
+_FIRST_EDGE = 10.0**FIRST_EXPONENT
 
 
 class Histogram:
@@ -53,6 +54,6 @@ def edge(index: float) -> float:
 
 
 def bucket_of(seconds: float) -> int:
-    if seconds <= 10.0**FIRST_EXPONENT:
+    if seconds <= _FIRST_EDGE:
         return 0
     return min(BUCKETS - 1, math.ceil((math.log10(seconds) - FIRST_EXPONENT) * PER_DECADE - 1e-9))

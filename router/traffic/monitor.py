@@ -50,19 +50,25 @@ class ModelTraffic:
         self.wait = Histogram()
         self.last_activity: float | None = None
         self._monitor = monitor
+        self._clock = monitor.clock
         self._rings: tuple[Ring, Ring] | None = None
+        self._second = self._second_over = float("-inf")
+        self._amounts = [0.0] * len(SERIES)
+        """Of the second that is running: they go to the rings when it is over, or when somebody asks."""
 
     def begin(self, arrived: float) -> Tracked:
         """Count a request in. ``arrived``: when its first byte came, on the monotonic clock."""
-        now = self._monitor.clock()
+        self.last_activity = now = self._clock()
         self.total += 1
         self.in_flight += 1
-        self.last_activity = now
-        self._count(now, (REQUESTS, 1.0))
+        if now >= self._second_over:
+            self._next_second(now)
+        self._amounts[REQUESTS] += 1.0
         return Tracked(self, arrived)
 
     def rate(self, window: float) -> float:
         """Requests per second over the last ``window`` seconds."""
+        self._pour()
         if self._rings is None:
             return 0.0
         ring = self._rings[0] if window <= SECONDS_KEPT else self._rings[1]
@@ -70,6 +76,7 @@ class ModelTraffic:
 
     def history(self, window: int) -> list[dict[str, float]]:
         """The figures of each busy bucket in the last ``window`` seconds, oldest first: of a second, or of a minute."""
+        self._pour()
         if self._rings is None:
             return []
         ring = self._rings[0] if window <= SECONDS_KEPT else self._rings[1]
@@ -91,7 +98,7 @@ class ModelTraffic:
         return max(0.0, self._monitor.clock() - since)
 
     def end(self, tracked: Tracked, outcome: Outcome, status: int, prompt_tokens: int, completion_tokens: int) -> None:
-        now = self._monitor.clock()
+        self.last_activity = now = self._clock()
         duration = max(0.0, now - tracked.arrived)
         self.in_flight -= 1
         self.outcomes[outcome] += 1
@@ -101,12 +108,15 @@ class ModelTraffic:
         self.latency.add(duration)
         if outcome is Outcome.SUCCESSFUL:
             self.successful_latency += duration
-        self.last_activity = now
-        tokens = float(prompt_tokens + completion_tokens)
-        self._count(now, (_OUTCOME_SERIES[outcome], 1.0), (DURATION, duration), (TOKENS, tokens))
+        if now >= self._second_over:
+            self._next_second(now)
+        amounts = self._amounts
+        amounts[_OUTCOME_SERIES[outcome]] += 1.0
+        amounts[DURATION] += duration
+        amounts[TOKENS] += prompt_tokens + completion_tokens
 
     def now(self) -> float:
-        return self._monitor.clock()
+        return self._clock()
 
     @property
     def last_activity_wall(self) -> float | None:
@@ -115,12 +125,21 @@ class ModelTraffic:
             return None
         return self._monitor.wall() - (self._monitor.clock() - self.last_activity)
 
-    def _count(self, now: float, *amounts: tuple[int, float]) -> None:
+    def _next_second(self, now: float) -> None:
+        self._pour()
+        self._second = now
+        self._second_over = now // 1 + 1
+
+    def _pour(self) -> None:
+        amounts = [(series, amount) for series, amount in enumerate(self._amounts) if amount]
+        if not amounts:
+            return
         if self._rings is None:  # a model that is never asked takes no memory
             # One bucket more than a whole window has, for the one that its start cuts.
             self._rings = Ring(1, SECONDS_KEPT + 1, len(SERIES)), Ring(60, MINUTES_KEPT + 1, len(SERIES))
         for ring in self._rings:
-            ring.add(now, *amounts)
+            ring.add(self._second, *amounts)
+        self._amounts = [0.0] * len(SERIES)
 
 
 class Tracked:
