@@ -56,13 +56,15 @@ async def fetch(
     *,
     max_workers: int = 8,
     on_progress: OnProgress = ignore,
+    revision: str | None = None,
     keep_part: bool = False,
 ) -> Artifact:
     """Make ``target`` a folder with what ``source`` holds now; nothing is fetched when it is just that already.
 
     Waits, without a deadline, while somebody else fetches to the same target; the progress told is then theirs. When
     cancelled, the target is as it was and, unless ``keep_part``, nothing of the download is left. Killed or failed, it
-    goes on where it was when called again. Raises ``DownloadError``.
+    goes on where it was when called again. Raises ``DownloadError``; where a ``revision`` is given and the source is at
+    another, ``SourceChanged``.
     """
     parsed = parse(source)
     target = await in_thread(_resolved, target, parsed)
@@ -75,7 +77,9 @@ async def fetch(
         await in_thread(target.parent.mkdir, parents=True, exist_ok=True)
         async with only_writer(target.with_name(f".{target.name}.lock"), look):
             try:
-                return await _Fetch(parsed, target, part, credentials, max(1, max_workers), on_progress).run()
+                fetching = _Fetch(parsed, target, part, revision, max(1, max_workers), on_progress)
+                async with open_origin(parsed, credentials) as origin:
+                    return await fetching.run(origin)
             except asyncio.CancelledError:
                 if not keep_part:
                     await in_thread(part.discard)
@@ -100,7 +104,7 @@ class _Fetch:
         source: Source,
         target: Path,
         part: Part,
-        credentials: Credentials,
+        revision: str | None,
         max_workers: int,
         on_progress: OnProgress,
     ) -> None:
@@ -108,28 +112,30 @@ class _Fetch:
         self._key = hashlib.sha256(source.identity.encode()).hexdigest()[:32]
         self._target = target
         self._part = part
-        self._credentials = credentials
+        self._revision = revision
         self._max_workers = max_workers
         self._on_progress = on_progress
 
-    async def run(self) -> Artifact:
+    async def run(self, origin: Origin) -> Artifact:
         await in_thread(_recover, self._target, self._part)
-        async with open_origin(self._source, self._credentials) as origin:
-            changes = 0
-            while True:
-                try:
-                    return await self._once(origin)
-                except SourceChanged:
-                    changes += 1
-                    if changes == CHANGES:
-                        raise
-                    log.info("%s changed meanwhile; from the start", self._source.shown)
+        changes = 0
+        while True:
+            try:
+                return await self._once(origin)
+            except SourceChanged:
+                changes += 1
+                if changes == CHANGES:
+                    raise
+                log.info("%s changed meanwhile; from the start", self._source.shown)
 
     async def _once(self, origin: Origin) -> Artifact:
         listing = await origin.listing()
         if not listing.files:
             raise NotFound(f"{self._source.shown} holds no files")
+        if self._revision not in (None, listing.revision):
+            raise SourceChanged(f"{self._source.shown} is at {listing.revision}, no longer at {self._revision}")
         if marker := await in_thread(_standing, self._target, self._key, listing.revision):
+            await in_thread(self._part.discard)
             self._on_progress(Progress(marker.bytes, marker.bytes, len(marker.files), len(marker.files)))
             return self._artifact(marker)
         plan = Plan(self._key, listing.revision, listing.bytes, len(listing.files))
@@ -238,7 +244,10 @@ def _recover(target: Path, part: Part) -> None:
         if markers.read(content) is not None:
             _put_in_place(target, content)
             part.discard()
-    shutil.rmtree(target.with_name(f".{target.name}.old"), ignore_errors=True)
+    old = target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _disk_error(target: Path, error: OSError) -> DownloadError:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from runtime.downloads.errors import SourceInvalid
 from runtime.downloads.listing import MARKER, name_parts
 from runtime.downloads.part import sync_folder, write_whole
 
@@ -53,7 +54,7 @@ def read(folder: Path) -> Marker | None:
         for name in files:
             name_parts(name)
         return Marker(files=files, **text)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SourceInvalid):
         return None
 
 

@@ -11,24 +11,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Stopped(Exception):
+    """Raised in a thread whose work is no longer wanted."""
+
+
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As ``asyncio.to_thread``; when cancelled it waits for the thread first, so that nobody writes any more."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            try:
-                await asyncio.wait([work])
-            except asyncio.CancelledError:
-                continue  # told twice: the first one is still being obeyed
-        if not work.cancelled():
-            work.exception()  # seen: the cancellation is what the caller gets
-        raise
-
-
-class Stopped(Exception):
-    """Raised in the thread whose work is no longer wanted."""
+    return await _to_the_end(asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs)), lambda: None)
 
 
 async def in_stoppable_thread(call: Callable[[Callable[[], None]], T]) -> T:
@@ -39,12 +28,19 @@ async def in_stoppable_thread(call: Callable[[Callable[[], None]], T]) -> T:
         if stop.is_set():
             raise Stopped
 
-    work = asyncio.ensure_future(in_thread(call, go_on))
+    return await _to_the_end(asyncio.ensure_future(asyncio.to_thread(call, go_on)), stop.set)
+
+
+async def _to_the_end(work: asyncio.Future[T], stop: Callable[[], None]) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([work])
+        stop()
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                continue  # told twice: the first one is still being obeyed
         if not work.cancelled():
-            work.exception()
+            work.exception()  # seen: that it was cancelled is what the caller gets
         raise

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+
+SLICE = 64 << 10
+"""Bytes written at once; after each, whoever wants to do something at that moment is called."""
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Web:
         self.pages: dict[str, Page] = {}
         self.asked: list[Asked] = []
         self.missing = Page(status=404)
+        self.on_slice: Callable[[], None] = lambda: None
         self.port = 0
 
     def url(self, path: str) -> str:
@@ -95,8 +99,10 @@ class Web:
             page.held.set()
             await page.hold.wait()
             body = body[len(body) // 2 :]
-        writer.write(body)
-        await writer.drain()
+        for at in range(0, len(body), SLICE):
+            writer.write(body[at : at + SLICE])
+            await writer.drain()
+            self.on_slice()
         if cut is not None or page.framing == "close" or page.claimed is not None:
             raise ConnectionResetError
 
