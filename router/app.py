@@ -25,6 +25,7 @@ from router.proxy.pipeline import Pipeline
 from router.proxy.responses import ResponsesPipeline
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
+from router.routes.engine_metrics import engine_metrics_endpoints
 from router.routes.engine_paths import engine_endpoints, response_endpoints
 from router.routes.health import health_endpoints
 from router.routes.models import model_endpoints
@@ -111,6 +112,7 @@ def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
         *traffic_endpoints(fleet, traffic),
         *sleep_endpoints(config, fleet, traffic, gateway.sleep),
         *queue_endpoints(gateway.queues),
+        *engine_metrics_endpoints(gateway.engine_metrics),
         *model_endpoints(fleet),
     ]
     metrics = GatewayMetrics(fleet, traffic, gateway.queues)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.service import open_fleet
+from router.engine_metrics import EngineMetrics
 from router.proxy.pool import Pool, keep_sweeping
 from router.proxy.responses import Makers
 from router.proxy.serving import serving
@@ -23,6 +24,7 @@ class Live:
         self.fleet = fleet
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
         self.makers = Makers()
+        self.engine_metrics = EngineMetrics(fleet)
         self.sleep = SleepManager(fleet, self.traffic)
         self.serving = serving(config, self.traffic)
         self.queues = {model: one.queue for model, one in self.serving.items() if one.queue is not None}
@@ -47,6 +49,7 @@ async def open_gateway(config: Config) -> AsyncIterator[Live]:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            await gateway.engine_metrics.close()
             for pool in gateway.pools.values():
                 pool.close()
 

@@ -19,6 +19,7 @@ from runtime.metrics.standardize import (
     joined,
     labelled,
     parse,
+    relevant,
     standard_families,
     standardize,
 )
@@ -207,6 +208,19 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         standardize(text, KINDS["vllm"].metrics, TORPOR)
     except Unparseable:
         pass
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_relevant_lines_are_enough(name: str) -> None:
+    """Without the others the same comes out."""
+    kind, text = page(name)
+    rules = KINDS[kind].metrics
+    assert standardize(relevant(text, rules), rules, TORPOR, keep_originals=False) == standard(name)
+
+
+def test_a_page_without_relevant_lines_is_nothing() -> None:
+    """Names that only look alike are none."""
+    assert relevant("# TYPE x gauge\nx 1\nvllm_num_requests_running 1\n", KINDS["vllm"].metrics) == ""
 
 
 def test_pages_of_several_engines_are_one() -> None:
