@@ -246,8 +246,8 @@ PATHS = (
 @pytest.mark.usefixtures("each_door")
 async def test_the_key_cannot_be_gone_round(tmp_path: Path) -> None:
     """The guard looks at the path that is routed: without a key nothing but /health is answered, in no disguise."""
-    key = {"router": {"api_key_env": "K"}, "environment": {"K": "right"}}
-    async with scripted(tmp_path, answer(b"{}"), **key) as (gateway, engine):
+    key = {"api_key_env": "K"}
+    async with scripted(tmp_path, answer(b"{}"), environment={"K": "right"}, router=key) as (gateway, engine):
         for path in (
             *PATHS,
             "/v1/completions",
@@ -277,8 +277,8 @@ async def test_odd_paths_are_no_engine_paths(tmp_path: Path) -> None:
 
 async def test_a_refused_key_needs_no_body(tmp_path: Path) -> None:
     """Told before the body comes to a client that asks; else after it, and nothing of it is kept."""
-    key = {"router": {"api_key_env": "K"}, "environment": {"K": "right"}}
-    async with scripted(tmp_path, answer(b"{}"), **key) as (gateway, engine):
+    key = {"api_key_env": "K"}
+    async with scripted(tmp_path, answer(b"{}"), environment={"K": "right"}, router=key) as (gateway, engine):
         async with raw(gateway) as client:
             client.writer.write(post(SIZED.strip(), b"expect: 100-continue", body=b""))
             assert (await client.rest()).startswith(b"HTTP/1.1 401")
