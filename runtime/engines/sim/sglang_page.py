@@ -75,6 +75,13 @@ class SglangPage:
         self._prompt_tokens = counter("prompt_tokens", "Number of prefill tokens processed.")
         self._generated = counter("generation_tokens", "Number of generation tokens processed.")
         self._requests = counter("num_requests", "Number of requests processed.")
+        cached = Counter(
+            "sglang:cached_tokens",
+            "Number of cached prompt tokens.",
+            ("cache_source", "engine_type", "model_name"),
+            registry=self._registry,
+        )
+        self._cached_tokens = cached.labels("device", "unified", self._options.name)
 
     def _histograms(self) -> None:
         by_stream = ("engine_type", "is_streaming", "model_name")
@@ -115,6 +122,7 @@ class SglangPage:
         labels = ("unified", str(streaming).lower(), self._options.name)
         self._requests[streaming].inc()
         self._prompt_tokens[streaming].inc(generation.order.prompt_tokens)
+        self._cached_tokens.inc(generation.cached_tokens)
         self._generated[streaming].inc(generation.sent)
         self._e2e.labels(*labels).observe(now - generation.arrived_at)
         if generation.started_at is not None:
