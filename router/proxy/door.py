@@ -16,6 +16,9 @@ from starlette.types import Message, Receive, Send
 HIGH_WATER, LOW_WATER = 65_536, 16_384
 """Bytes that may wait for a slow client before its engine is paused, and at which it goes on."""
 
+STALL_SECONDS = 120.0
+"""How long a client may read nothing of what is written to it; where our own server writes, its limits say."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -64,12 +67,15 @@ class AsgiDoor:
         self._queue: deque[Message] = deque()
         self._waiting = 0
         self._more = asyncio.Event()
+        self._left: Callable[[], None] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def watch(self, left: Callable[[], None]) -> None:
+        self._left = left
         self._watcher = asyncio.create_task(self._watch(left))
 
     def close(self) -> None:
+        self._left = None
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -108,11 +114,23 @@ class AsgiDoor:
     async def flush(self) -> None:
         while self._queue:
             message = self._queue.popleft()
-            await self._send(message)
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self._send(message)
+            except TimeoutError:
+                self._give_up()
+                return
             self._waiting -= len(message.get("body", b""))
             if self.paused and self._waiting <= LOW_WATER:
                 self.paused = False
                 self.on_resume()
+
+    def _give_up(self) -> None:
+        """A client that reads nothing is as good as gone."""
+        self._queue.clear()
+        left, self._left = self._left, None
+        if left is not None:
+            left()
 
     def _put(self, message: Message) -> None:
         self._queue.append(message)

@@ -6,6 +6,7 @@ import pytest
 from uvicorn.config import HTTP_PROTOCOLS
 
 DIRECT = "router.server.protocol:DirectProtocol"
+PLAIN = "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol"
 
 
 @pytest.fixture(autouse=True)
@@ -18,4 +19,10 @@ def direct_door(monkeypatch: pytest.MonkeyPatch) -> None:
 def each_door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, direct_door: None) -> None:
     """Both, one after the other."""
     if request.param == "asgi":
-        monkeypatch.setitem(HTTP_PROTOCOLS, "httptools", "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol")
+        monkeypatch.setitem(HTTP_PROTOCOLS, "httptools", PLAIN)
+
+
+@pytest.fixture
+def asgi_door(monkeypatch: pytest.MonkeyPatch, direct_door: None) -> None:
+    """As behind any other server."""
+    monkeypatch.setitem(HTTP_PROTOCOLS, "httptools", PLAIN)
