@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from controller.config import resolve
+from controller.config.memory import gpus_of
 from controller.config.mistakes import KeyPath
 from controller.config.model import FRONTEND, session_name
 from controller.config.schema import ConfigFile, InstanceSection, RouterSection
-from controller.config.values import HOST
+from controller.config.values import EVERYWHERE, HOST
 from runtime.engines.kinds import KINDS
 
 Finding = tuple[KeyPath, str, str]
@@ -34,6 +35,8 @@ def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> 
         yield from _keys(path, section.api_key_env, environment)
         yield from _sleep(path, section, written, environment)
         yield from _gpus(path, section, written)
+        yield from _memory(path, section, written)
+    yield from _groups(written)
 
 
 def _keys(path: KeyPath, variable: str | None, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -146,7 +149,9 @@ def _origin(path: KeyPath, section: InstanceSection) -> Iterator[Finding]:
         problem = f"an engine of kind {section.engine!r} cannot be started from a model name"
         yield (*path, "engine"), problem, "add url (it runs already) or command (how to start it)"
     if section.url is not None:
-        for key in ("command", "host", "port", "using_venv", "gpus"):
+        # With memory_gib, gpus says where its memory is.
+        meaningless = ("command", "host", "port", "using_venv", *(() if section.memory_gib else ("gpus",)))
+        for key in meaningless:
             if getattr(section, key):
                 problem = f"means nothing beside url: {section.url} is never launched"
                 yield (*path, key), problem, "remove one of the two"
@@ -216,3 +221,37 @@ def _gpus(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Itera
     if section.gpus and visible is not None and visible.replace(" ", "") != ",".join(map(str, section.gpus)):
         problem = f"{list(section.gpus)} here, but CUDA_VISIBLE_DEVICES={visible} in the environment"
         yield (*path, "gpus"), problem, "keep one of them"
+
+
+def _memory(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Iterator[Finding]:
+    amount = section.memory_gib
+    if amount is None:
+        for key in ("asleep_memory_gib", "host_memory_gib"):
+            if getattr(section, key) is not None:
+                yield (*path, key), "means nothing without memory_gib", "say what it takes awake, too"
+        return
+    gpus = gpus_of(section, written)
+    if not gpus:
+        yield (*path, "memory_gib"), "is given, but not of which GPU", "add gpus: [0]"
+    for key in ("memory_gib", "asleep_memory_gib"):
+        named = getattr(section, key)
+        numbers = set(named or ()) - {EVERYWHERE}
+        if section.gpus and numbers - set(section.gpus):
+            yield (
+                (*path, key),
+                f"names GPU {min(numbers - set(section.gpus))}, which is not in gpus",
+                "mend one of them",
+            )
+    unknown = set(gpus) - set(written.gpus)
+    if written.gpus and unknown:
+        problem = f"GPU {min(unknown)} is not among those at the top of the file ({', '.join(map(str, written.gpus))})"
+        yield (*path, "gpus" if section.gpus else "memory_gib"), problem, "add it there, or mend the number"
+
+
+def _groups(written: ConfigFile) -> Iterator[Finding]:
+    known = {section.model for section in written.instances}
+    for name, group in written.groups.items():
+        for member in group.members:
+            if member not in known:
+                problem = f"no instance serves the model {member!r}"
+                yield ("groups", name, "members"), problem, f"the models here are {', '.join(sorted(known))}"

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.config.schema import LaunchSection, ModelSection, RouterSection, SleepSection, TimeoutSection
+from controller.config.schema import (
+    LaunchSection,
+    ModelSection,
+    ResidencySection,
+    RouterSection,
+    SleepSection,
+    Start,
+    TimeoutSection,
+)
+from controller.residency.footprint import Footprint
+from controller.residency.memory import Memory
 from runtime.engines.spec import EngineSpec
 
 SleepSettings = SleepSection
@@ -28,6 +38,8 @@ class Instance:
     timeouts: TimeoutSection = field(default_factory=TimeoutSection)
     weight: float = 1.0
     labels: Mapping[str, str] = field(default_factory=dict)
+    footprint: Footprint | None = None
+    start: Start = "awake"
     venv: Path | None = None
 
     @property
@@ -38,7 +50,10 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One YAML file. ``digest`` is of its text; ``api_key`` is the clients'."""
+    """One YAML file. ``digest`` is of its text; ``api_key`` is the clients'.
+
+    ``rivals``: model -> the models that may not be awake with it.
+    """
 
     file: Path
     digest: str
@@ -50,6 +65,9 @@ class Config:
     log_dir: Path
     instances: tuple[Instance, ...]
     model_settings: Mapping[str, ModelSection] = field(default_factory=dict)
+    capacity: Memory = field(default_factory=dict)
+    residency: ResidencySection = field(default_factory=ResidencySection)
+    rivals: Mapping[str, frozenset[str]] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
 
     @property

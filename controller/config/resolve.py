@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from controller.config import memory
 from controller.config.model import Config, Instance, session_name
 from controller.config.schema import ConfigFile, InstanceSection, SleepSection
 from controller.config.values import HOST
@@ -45,6 +46,9 @@ def resolve(file: Path, digest: str, written: ConfigFile, environment: Mapping[s
         log_dir=_path(file.parent, written.launch.log_dir or f"{file.stem}.logs"),
         instances=instances,
         model_settings=dict(written.models),
+        capacity=memory.capacity(written),
+        residency=written.residency,
+        rivals=_rivals(written),
         api_key=_key(written.router.api_key_env, environment),
     )
 
@@ -182,8 +186,19 @@ def _instance(
         timeouts=overridden(written.router.timeouts, section.timeouts),
         weight=section.weight,
         labels=dict(section.labels),
+        footprint=memory.footprint(section, written),
+        start=section.start,
         venv=venv,
     )
+
+
+def _rivals(written: ConfigFile) -> dict[str, frozenset[str]]:
+    """Model -> the models that may not be awake with it."""
+    found: dict[str, frozenset[str]] = {}
+    for group in written.groups.values():
+        for member in group.members if group.exclusive else ():
+            found[member] = found.get(member, frozenset()) | frozenset(group.members) - {member}
+    return found
 
 
 def _key(variable: str | None, environment: Mapping[str, str]) -> str | None:

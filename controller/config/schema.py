@@ -45,6 +45,14 @@ _WORDS = {
         {"type": "string"},
     ]
 }
+_MORE_THAN_0: dict[str, Any] = {"type": "number", "exclusiveMinimum": 0}
+_AMOUNTS = {
+    "anyOf": [
+        _MORE_THAN_0,
+        {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": _MORE_THAN_0},
+        {"type": "null"},
+    ]
+}
 _ENGINES = {"type": "string", "enum": [*KINDS, *SYNONYMS]}
 
 Text = Annotated[StrictStr, StringConstraints(min_length=1, pattern=PLAIN_TEXT)]
@@ -64,6 +72,8 @@ Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Gpu = Annotated[StrictInt, Field(ge=0)]
+Amounts = Annotated[dict[int, float], BeforeValidator(values.amounts), WithJsonSchema(_AMOUNTS)]
+Start = Literal["awake", "asleep", "stopped"]
 Names = Annotated[tuple[Text, ...], BeforeValidator(values.as_tuple)]
 
 
@@ -85,6 +95,38 @@ class TimeoutSection(Section):
     """Between two pieces of an answer."""
     total: Positive | None = None
     """For the whole answer. By default there is no limit."""
+
+
+class GpuSection(Section):
+    """One GPU of this machine."""
+
+    memory_gib: Positive
+    """What engines may take of it, in GiB."""
+
+
+class HostSection(Section):
+    """This machine's own memory, which engines fill that sleep at level 1."""
+
+    memory_gib: Positive
+    """What sleeping engines may take of it, in GiB."""
+
+
+class GroupSection(Section):
+    """Models that belong together, for those who prefer that to numbers."""
+
+    members: Annotated[tuple[Text, ...], BeforeValidator(values.as_tuple), Field(min_length=1)]
+    """The models."""
+    exclusive: StrictBool = False
+    """Whether one of them at most may be awake."""
+
+
+class ResidencySection(Section):
+    """Who may be in GPU memory, when not all models fit. Times in seconds."""
+
+    max_wait_seconds: Seconds = 15
+    """How long a model waits for busy ones, in seconds, before the one that costs least to move is drained for it."""
+    min_awake_seconds: Seconds = 10
+    """How long a model stays awake at least, in seconds, before it may have to leave for another."""
 
 
 class RouterSection(Section):
@@ -109,7 +151,7 @@ class RouterSection(Section):
 
 
 class ModelSection(Section):
-    """How requests for one model are spread over its replicas, and how many may be there at once."""
+    """How requests for one model are spread over its replicas, how many may be there, and what it is worth to stay."""
 
     balancing: Balancing = "least_in_flight"
     """least_in_flight, round_robin, random, power_of_two, session or prefix."""
@@ -125,6 +167,11 @@ class ModelSection(Section):
     """How long a request waits for its turn, in seconds from its arrival, before it is answered with 503."""
     priority_header: Annotated[Text, AfterValidator(str.lower)] | None = None
     """The header in which a request may say how urgent it is: a whole number, lower goes first; else 0."""
+
+    pinned: StrictBool = False
+    """Whether it stays awake when others need room. Idleness still puts it to sleep."""
+    priority: Annotated[StrictInt, Field(ge=-20, le=20)] = 0
+    """What it is worth to stay awake when others need room: each step doubles it."""
 
 
 class SleepSection(Section):
@@ -149,6 +196,10 @@ class SleepSection(Section):
     """How long a sleep waits for running requests, in seconds, before it is given up."""
     level: Annotated[StrictInt, Field(ge=1, le=2)] = 1
     """1: the weights wait in host memory and the wake is fast. 2: they are dropped and read again."""
+    level2_after_seconds: Seconds | None = None
+    """Asleep at level 1 for so long, it drops its weights too. By default it never does."""
+    stop_after_seconds: Seconds | None = None
+    """Asleep for so long, its process is ended; a request starts it again. By default it never is."""
 
 
 class LaunchSection(Section):
@@ -204,6 +255,14 @@ class InstanceSection(Section):
     """Environment variables, as engine_env; of a variable in both, env wins."""
     gpus: Annotated[tuple[Gpu, ...], BeforeValidator(values.as_tuple)] = ()
     """Numbers of the GPUs this engine may see. Sets CUDA_VISIBLE_DEVICES."""
+    memory_gib: Amounts | None = None
+    """What it takes awake, in GiB, over all its GPUs in equal parts; or a mapping from GPU to GiB."""
+    asleep_memory_gib: Amounts | None = None
+    """What of that it keeps asleep. By default 2 GiB on each GPU, and never more than awake."""
+    host_memory_gib: Seconds | None = None
+    """What it takes of the host's memory asleep at level 1, in GiB. By default as much as awake on its GPUs."""
+    start: Start = "awake"
+    """awake, asleep: started, and put to sleep before the next one; stopped: started by its first request."""
     aliases: Names = ()
     """More names that clients may write in `model`."""
     labels: Labels = {}
@@ -229,6 +288,14 @@ class ConfigFile(Section):
     """The one OpenAI address: where it listens and who may use it."""
     sleep_manager: Annotated[SleepSection, BeforeValidator(values.none_is_empty)] = SleepSection()
     """When idle models sleep and how they wake."""
+    gpus: Annotated[dict[Gpu, GpuSection], BeforeValidator(values.none_is_empty)] = {}
+    """The GPUs by number, and how much memory each has for engines. By default what the driver says, if it is there."""
+    host: HostSection | None = None
+    """How much memory the machine has for sleeping engines. By default there is no limit."""
+    groups: Annotated[dict[Text, GroupSection], BeforeValidator(values.none_is_empty)] = {}
+    """Groups of models, by any name."""
+    residency: Annotated[ResidencySection, BeforeValidator(values.none_is_empty)] = ResidencySection()
+    """Who may be in GPU memory, when not all models fit."""
     launch: Annotated[LaunchSection, BeforeValidator(values.none_is_empty)] = LaunchSection()
     """How engines are started and stopped."""
     models: Annotated[dict[Text, ModelSection], BeforeValidator(values.none_is_empty)] = {}

@@ -176,3 +176,20 @@ def _scalar(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("an argument must be text or a number; put it in quotes")
     return _passable(str(value))
+
+
+EVERYWHERE = -1
+"""The key of an amount that is shared by all GPUs in equal parts."""
+
+
+def amounts(value: Any) -> Any:
+    """A number, or a mapping from GPU to number."""
+    found = value if isinstance(value, dict) else {EVERYWHERE: value}
+    for number, size in found.items():
+        if value is found and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
+            raise ValueError(f"{number!r} is not the number of a GPU")
+        if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
+            raise ValueError("must be a number of GiB above 0, or a mapping from GPU to such numbers")
+    if not found:
+        raise ValueError("is empty")
+    return found

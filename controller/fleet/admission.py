@@ -20,6 +20,7 @@ PATIENCE = 1.0
 class View:
     """One replica as it is now. Times on the caller's clock, in seconds.
 
+    ``firm``: it drains for another model, and is not called back.
     ``wake_at``: earliest time for a wake, from the minimum sleep and from the back-off after failed ones.
     """
 
@@ -29,6 +30,7 @@ class View:
     wake_failures: int = 0
     looked_at: float = 0.0
     problem: str = ""
+    firm: bool = False
 
 
 class Act(Enum):
@@ -55,16 +57,19 @@ def decide(model: str, replicas: Sequence[View], now: float, deadline: float) ->
         by_state.setdefault(view.state, []).append(index)
     if State.READY in by_state:
         return Decision(Act.SERVE, tuple(by_state[State.READY]))
-    if State.DRAINING in by_state:
-        return Decision(Act.CALL_OFF, tuple(by_state[State.DRAINING][:1]))
+    draining = [index for index in by_state.get(State.DRAINING, ()) if not replicas[index].firm]
+    if draining:
+        return Decision(Act.CALL_OFF, tuple(draining[:1]))
     if now >= deadline:
         raise DeadlinePassed(f"{model!r} was not ready in time", retry_after=1.0)
-    asleep = [index for index in by_state.get(State.ASLEEP, ()) if replicas[index].wakes_on_request]
+    stopped = [] if State.STARTING in by_state else by_state.get(State.STOPPED, [])
+    sleeping = [*by_state.get(State.ASLEEP, ()), *stopped]
+    asleep = [index for index in sleeping if replicas[index].wakes_on_request]
     if State.WAKING not in by_state and asleep:
         return _wake(model, replicas, asleep, now, deadline)
-    if by_state.keys() & {State.WAKING, State.FALLING_ASLEEP, State.STARTING, State.UNKNOWN}:
+    if by_state.keys() & {State.DRAINING, State.WAKING, State.FALLING_ASLEEP, State.STARTING, State.UNKNOWN}:
         return Decision(Act.WAIT)
-    if State.ASLEEP in by_state:
+    if sleeping:
         raise KeptAsleep(f"{model!r} is asleep, and wakeup_on_request is off: wake it with POST /model/wake")
     if not replicas:
         return Decision(Act.WAIT)
@@ -75,10 +80,12 @@ def decide(model: str, replicas: Sequence[View], now: float, deadline: float) ->
 
 
 def _wake(model: str, replicas: Sequence[View], asleep: Sequence[int], now: float, deadline: float) -> Decision:
+    """``replicas`` that could be woken now, the lightest sleeper first."""
     soonest = min(asleep, key=lambda index: replicas[index].wake_at)
     view = replicas[soonest]
-    if view.wake_at <= now:
-        return Decision(Act.WAKE, (soonest,))
+    due = [index for index in asleep if replicas[index].wake_at <= now]
+    if due:
+        return Decision(Act.WAKE, tuple(sorted(due, key=lambda index: replicas[index].state is State.STOPPED)))
     remaining = view.wake_at - now
     too_late = view.wake_at > deadline
     if view.wake_failures >= GIVE_UP_AFTER or (view.wake_failures and too_late):

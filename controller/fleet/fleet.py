@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from controller.config.model import Config
+from controller.fleet.finding import Gate
 from controller.fleet.instance import Instance
 from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas, Route, routes_of
-from controller.fleet.transitions import Gate, Transitions
+from controller.fleet.transitions import Transitions
 from controller.fleet.watcher import Watcher
 from runtime.engines.base import Engine
 from state.launches import Launches

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet.admission import View
 from controller.fleet.circuit import Breaker
+from controller.fleet.journal import Happened, Journal
 from controller.fleet.state import State
 from runtime.engines.base import Engine
 from state.sleep_marks import SleepMark
 
 log = logging.getLogger(__name__)
+
+EVICTED = "evicted"
+"""The cause of a sleep that made room for another model. ``min_sleep_duration`` does not hold for it."""
+
+WAKES_KEPT = 32
 
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between failed wakes: doubled from the first to the last."""
@@ -76,6 +82,12 @@ class Instance:
         self.sleeps: Counter[str] = Counter()
         self.wakes: Counter[str] = Counter()
         self.watchers: list[Callable[[], None]] = []
+        self.on_idle: Callable[[], None] | None = None
+        self.journal = Journal()
+        self.used_at = self.since  # when it last had nothing left in flight
+        self.firm = False  # while draining: no request calls it off
+        self.gone = False  # failed, and nobody listens at its address
+        self.wake_seconds: deque[float] = deque(maxlen=WAKES_KEPT)
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
 
@@ -96,8 +108,12 @@ class Instance:
             self.abandoned_at = self.clock()
         if self.troubled:
             self._circuit_is(self.breaker.untried())
-        if self.in_flight == 0 and self._drain is not None:
-            self._drain.changed.set()
+        if self.in_flight == 0:
+            self.used_at = self.clock()
+            if self._drain is not None:
+                self._drain.changed.set()
+            if self.on_idle is not None:
+                self.on_idle()
 
     def answer_began(self) -> None:
         """The first byte of an answer that is no failure is there."""
@@ -139,11 +155,12 @@ class Instance:
             wake_failures=self.wake_failures,
             looked_at=self.looked_at,
             problem=self.problem,
+            firm=self.firm,
         )
 
     def remaining_sleep(self) -> float:
         """Seconds it must still sleep by ``min_sleep_duration``; 0 when it may be woken, or is awake."""
-        if self.state not in (State.FALLING_ASLEEP, State.ASLEEP):
+        if self.state not in (State.FALLING_ASLEEP, State.ASLEEP) or self.cause == EVICTED:
             return 0.0
         return max(0.0, self.config.sleep.min_sleep_duration - self.sleep_duration())
 
@@ -153,8 +170,10 @@ class Instance:
 
     # -- states --------------------------------------------------------------------------------------------------
 
-    def enter_draining(self) -> Drain:
+    def enter_draining(self, *, firm: bool = False) -> Drain:
+        """``firm``: requests wait until it sleeps, and do not call that off."""
         self._drain = Drain()
+        self.firm = firm
         self._enter(State.DRAINING)
         return self._drain
 
@@ -165,6 +184,7 @@ class Instance:
 
     def enter_falling_asleep(self, mark: SleepMark) -> None:
         self._drain = None
+        self.firm = False
         self._remember(mark)
         self._enter(State.FALLING_ASLEEP)
 
@@ -173,12 +193,18 @@ class Instance:
         log.info("%s is asleep (level %d, %s)", self.name, mark.level, mark.cause)
         self._enter(State.ASLEEP)
 
-    def enter_asleep_again(self, problem: str) -> None:
-        """A wake failed: the next one is tried after a pause that doubles."""
+    def enter_asleep_again(self, problem: str, state: State = State.ASLEEP) -> None:
+        """A wake failed, or a start: the next one is tried after a pause that doubles."""
         self.wake_failures += 1
         self._retry_at = self.clock() + min(LAST_RETRY, FIRST_RETRY * 2 ** (self.wake_failures - 1))
         self.problem = problem
-        self._enter(State.ASLEEP)
+        self._enter(state)
+
+    def enter_leaving(self) -> None:
+        """Its process is about to be ended: nothing may reach it."""
+        self._drain = None
+        self.firm = False
+        self._enter(State.FALLING_ASLEEP)
 
     def enter_waking(self) -> None:
         self._enter(State.WAKING)
@@ -187,10 +213,16 @@ class Instance:
         if self.state is not State.READY:
             log.info("%s is ready", self.name)
             self.ready_since = self.clock()
+            self.tell(Happened.READY)
         self.wake_failures = 0
         self._retry_at = float("-inf")
         self.problem = ""
         self._enter(State.READY)
+
+    def enter_stopped(self, cause: str) -> None:
+        self.problem = f"its process was ended ({cause})"
+        self.cause = cause
+        self._enter(State.STOPPED)
 
     def enter_starting(self, problem: str) -> None:
         self.problem = problem
@@ -199,8 +231,27 @@ class Instance:
     def enter_failed(self, problem: str) -> None:
         if self.state is not State.FAILED:
             log.warning("%s has failed: %s", self.name, problem)
+            self.tell(Happened.FAILED, detail=problem)
         self.problem = problem
         self._enter(State.FAILED)
+
+    def is_gone(self) -> None:
+        """It has failed, and its process with it: it holds no memory."""
+        self.gone = True
+        for tell in self.watchers:
+            tell()
+
+    def tell(
+        self,
+        what: Happened,
+        *,
+        cause: str = "",
+        detail: str = "",
+        seconds: float | None = None,
+        level: int | None = None,
+    ) -> None:
+        """Note in the journal what has happened to it."""
+        self.journal.tell(what, self.config.model, self.name, cause=cause, detail=detail, seconds=seconds, level=level)
 
     def _remember(self, mark: SleepMark) -> None:
         self.level, self.cause, self.asleep_since, self.process = mark.level, mark.cause, mark.since, mark.process
@@ -209,10 +260,12 @@ class Instance:
     def _enter(self, state: State) -> None:
         """Tell whoever waits even if nothing changed: they may wait for a look that found the same."""
         self.looked_at = self.clock()
+        self.gone = False
         if state is not State.DRAINING and self._drain is not None:
             self._drain.called_off = True
             self._drain.changed.set()
             self._drain = None
+            self.firm = False
         if state is not self.state:
             self.state, self.since = state, self.looked_at
         self._tell()

@@ -16,6 +16,8 @@ class State(StrEnum):
     """The engine has been told, or is about to be: nothing may reach it."""
     ASLEEP = "asleep"
     WAKING = "waking"
+    STOPPED = "stopped"
+    """Its process was ended, and may be started again."""
     FAILED = "failed"
     """Not there, or not to be trusted."""
 

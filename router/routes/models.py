@@ -83,6 +83,7 @@ def model_state(instances: Sequence[Instance]) -> State:
         State.ASLEEP,
         State.STARTING,
         State.UNKNOWN,
+        State.STOPPED,
         State.FAILED,
     ]
     return min((instance.state for instance in instances), key=order.index)

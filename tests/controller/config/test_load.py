@@ -133,6 +133,8 @@ def test_defaults(loaded: Load, tmp_path: Path) -> None:
         "wake_timeout_seconds": 300,
         "drain_timeout_seconds": 30,
         "level": 1,
+        "level2_after_seconds": None,
+        "stop_after_seconds": None,
     }
     assert dict(config.launch) == {
         "session_prefix": "kvcached-",

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from controller.fleet import instance, transitions
+from controller.fleet import doubt, instance, transitions
 from tests.router.gateway import no_task_left
 
 
 @pytest.fixture
 async def tidy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    monkeypatch.setattr(transitions, "DOUBT_PAUSE", 0.001)
+    monkeypatch.setattr(doubt, "PAUSE", 0.001)
     monkeypatch.setattr(transitions, "BUSY_PAUSE", 0.001)
     monkeypatch.setattr(instance, "FIRST_RETRY", 0.005)
     async with no_task_left():

@@ -102,6 +102,7 @@ VIEWS = st.builds(
     wake_at=TIMES | st.just(float("-inf")),
     wake_failures=st.integers(0, 5),
     looked_at=TIMES | st.just(float("-inf")),
+    firm=st.booleans(),
 )
 
 
@@ -111,7 +112,8 @@ def test_it_always_decides_or_says_why_not(replicas: list[View], now: float, dea
     try:
         decision = decide("m", replicas, now, deadline)
     except Unavailable as error:
-        assert not any(view.state in (State.READY, State.DRAINING) for view in replicas)
+        assert not any(view.state is State.READY for view in replicas)
+        assert not any(view.state is State.DRAINING and not view.firm for view in replicas)
         assert error.retry_after is None or error.retry_after > 0
         return
     chosen = [replicas[index] for index in decision.replicas]
@@ -119,10 +121,13 @@ def test_it_always_decides_or_says_why_not(replicas: list[View], now: float, dea
     if decision.act is Act.SERVE:
         assert chosen == [view for view in replicas if view.state is State.READY] != []
     elif decision.act is Act.CALL_OFF:
-        assert [view.state for view in chosen] == [State.DRAINING]
+        assert [(view.state, view.firm) for view in chosen] == [(State.DRAINING, False)]
     elif decision.act is Act.WAKE:
-        assert len(chosen) == 1
-        assert chosen[0].state is State.ASLEEP and chosen[0].wakes_on_request and chosen[0].wake_at <= now
+        assert chosen
+        assert all(view.wakes_on_request and view.wake_at <= now for view in chosen)
+        assert all(view.state in (State.ASLEEP, State.STOPPED) for view in chosen)
+        starting = any(view.state is State.STARTING for view in replicas)
+        assert not starting or all(view.state is State.ASLEEP for view in chosen)
         assert all(view.state is not State.WAKING for view in replicas)
     elif decision.act is Act.LOOK:
         assert chosen

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from controller.fleet import transitions
+from controller.fleet import doubt
 from controller.fleet.errors import Busy
 from controller.fleet.state import State
 from runtime.engines.base import EngineUnreachable
@@ -52,7 +52,7 @@ async def test_one_that_does_not_count_is_given_time_after_a_client_has_left(mon
     with pytest.raises(Busy):
         await stage.transitions.sleep("manual", 0.05)
     assert stage.happened.count("sleep 1") == 0
-    monkeypatch.setattr(transitions, "ABANDONED_SECONDS", 0.0)
+    monkeypatch.setattr(doubt, "ABANDONED_SECONDS", 0.0)
     await stage.transitions.sleep("manual", 5)
     assert stage.state is State.ASLEEP
 

@@ -1,0 +1,169 @@
+"""How the state of one instance is found out: at the start, after a failure, and when somebody else changed it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from controller.fleet.doubt import Doubt
+from controller.fleet.instance import Instance
+from controller.fleet.journal import Happened
+from controller.fleet.marks import Marks
+from controller.fleet.origin import Origin
+from controller.fleet.state import State
+from runtime.engines.base import EngineError, EngineUnreachable
+from state.sleep_marks import Phase, SleepMark, SleepMarks
+
+log = logging.getLogger(__name__)
+
+Gate = Callable[[Instance, bool], Awaitable[None]]
+"""What an engine that is up must have been given before it is ready; the second value: it was woken, or is new."""
+
+
+async def open_gate(instance: Instance, woken: bool) -> None:
+    """Lets everybody in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """One that is under way. ``level``: from which; 0 if its process is started. ``began``: on the instance's clock."""
+
+    cause: str
+    level: int
+    began: float
+
+    def end(self, instance: Instance) -> None:
+        seconds = instance.clock() - self.began
+        instance.wake_seconds.append(seconds)
+        instance.tell(Happened.WOKEN, cause=self.cause, seconds=seconds, level=self.level)
+
+
+class Finding:
+    """Holds the lock that keeps all that may change the instance apart."""
+
+    def __init__(self, instance: Instance, marks: SleepMarks, origin: Origin) -> None:
+        self.instance = instance
+        self.gate: Gate = open_gate
+        self._engine = instance.engine
+        self._marks = Marks(instance, marks, origin)
+        self._origin = origin
+        self._doubt = Doubt(instance)
+        self._lock = asyncio.Lock()
+        self._wake: Wake | None = None
+
+    @property
+    def under_way(self) -> bool:
+        return self._lock.locked()
+
+    async def _settle(self) -> None:
+        if self._lock.locked():
+            return
+        async with self._lock:
+            await self._find_out()
+
+    async def _find_out(self) -> None:
+        instance = self.instance
+        if not await self._engine.healthy():
+            gone = await self._forget_if_gone()
+            if await self._origin.starting():
+                instance.enter_starting("it is starting")
+            else:
+                self._fails(f"no healthy answer from {instance.config.spec.base_url}", gone)
+            return
+        mark = await self._marks.find()
+        try:
+            asleep = await self._sleeps(mark)
+        except EngineError as error:
+            instance.enter_failed(str(error))
+            return
+        if asleep is None:
+            instance.enter_failed("whether it sleeps cannot be found out")
+        elif asleep:
+            mark = replace(mark or self._marks.found_asleep(), phase=Phase.ASLEEP, process=await self._origin.process())
+            await self._marks.confirm(mark)
+            instance.enter_asleep(mark)
+        else:
+            slept = mark is not None or instance.state is State.ASLEEP
+            if slept:
+                await self._marks.clear()
+            await self._origin.was_ready()
+            await self._let_in(woken=slept)
+
+    async def _let_in(self, *, woken: bool) -> None:
+        """Ready, once the gate has seen to it. A gate that breaks keeps nobody out."""
+        try:
+            await self.gate(self.instance, woken)
+        except Exception:
+            log.exception("what %s must have before it is ready could not be seen to", self.instance.name)
+        self.instance.enter_ready()
+        if self._wake is not None:
+            self._wake.end(self.instance)
+            self._wake = None
+
+    def _fails(self, problem: str, gone: bool) -> None:
+        self._wake = None
+        self.instance.enter_failed(problem)
+        if gone:
+            self.instance.is_gone()
+
+    async def _forget_if_gone(self) -> bool:
+        """Nobody listens there: whoever slept is gone, and the next one to listen is awake.
+
+        On another machine nothing else tells that an engine was restarted.
+        """
+        try:
+            await self._engine.busy()
+        except EngineUnreachable:
+            await self._marks.clear()
+            return True
+        except EngineError:
+            pass
+        return False
+
+    async def _sleeps(self, mark: SleepMark | None) -> bool | None:
+        """Whether an engine that is up sleeps: by its own word, else by its mark."""
+        asleep = await self._engine.is_asleep()
+        if asleep is not None:
+            return asleep
+        if mark is None or is_another(await self._origin.process(), mark.process):
+            return False
+        if mark.phase is Phase.ASLEEP:
+            return True
+        return await self._doubt.settle(mark.level, None, expected=True)
+
+    async def _observe(self) -> bool:
+        """Look at an instance that is ready or asleep, and correct the record if the engine says otherwise.
+
+        Whether requests are stranded in an engine that somebody else has put to sleep.
+        """
+        instance = self.instance
+        before = instance.since
+        sight = await self._engine.look()
+        healthy, asleep = sight.healthy, sight.asleep
+        if healthy is None:
+            return False  # too busy to answer: no news
+        if healthy and asleep is None and instance.state is State.ASLEEP:
+            asleep = not is_another(await self._origin.process(), instance.process)
+        if self.under_way or instance.since != before:
+            return False  # it has moved on meanwhile
+        instance.looked_at = instance.clock()
+        if not healthy:
+            instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
+            if await self._forget_if_gone() and instance.state is State.FAILED:
+                instance.is_gone()
+        elif instance.state is State.ASLEEP and asleep is False:
+            log.warning("%s is awake, though nobody here woke it", instance.name)
+            await self._settle()
+        elif instance.state is State.READY and asleep:
+            log.warning("%s is asleep, though nobody here put it to sleep", instance.name)
+            stranded = instance.in_flight > 0
+            instance.enter_asleep(self._marks.found_asleep())
+            return stranded
+        return False
+
+
+def is_another(process: str | None, recorded: str | None) -> bool:
+    """Whether the engine was restarted since its process was recorded; not if one of the two is unknown."""
+    return process is not None and recorded is not None and process != recorded

@@ -1,0 +1,74 @@
+"""What happened to the fleet: what, when, why, and who asked. Append-only; whoever listens is told at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import count
+
+KEPT = 1000
+"""The last events, in memory."""
+
+
+class Happened(StrEnum):
+    WAKE_BEGAN = "wake_began"
+    WOKEN = "woken"
+    WAKE_FAILED = "wake_failed"
+    SLEPT = "slept"
+    SLEEP_CALLED_OFF = "sleep_called_off"
+    SLEEP_FAILED = "sleep_failed"
+    EVICTED = "evicted"
+    """Told to leave for another model."""
+    REFUSED = "refused"
+    """There can never be room for it."""
+    WAITS = "waits"
+    """For room."""
+    STARTED = "started"
+    STOPPED = "stopped"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``time``: epoch seconds. ``cause``: why, or who asked. ``seconds``: how long it took. ``level``: of sleep."""
+
+    number: int
+    time: float
+    what: Happened
+    model: str
+    instance: str
+    cause: str = ""
+    detail: str = ""
+    seconds: float | None = None
+    level: int | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+class Journal:
+    def __init__(self, first: int = 1, wall: Callable[[], float] = time.time) -> None:
+        self.recent: deque[Event] = deque(maxlen=KEPT)
+        self.listeners: list[Listener] = []
+        self._numbers = count(first)
+        self._wall = wall
+
+    def tell(
+        self,
+        what: Happened,
+        model: str,
+        instance: str = "",
+        *,
+        cause: str = "",
+        detail: str = "",
+        seconds: float | None = None,
+        level: int | None = None,
+    ) -> None:
+        event = Event(next(self._numbers), self._wall(), what, model, instance, cause, detail, seconds, level)
+        self.recent.append(event)
+        for listener in list(self.listeners):
+            listener(event)

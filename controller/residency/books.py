@@ -1,0 +1,44 @@
+"""Who holds what, and what is free: the ledger. Pure; made anew from the states of all instances whenever it is asked.
+
+An amount is held from before it is taken until after it is known to be given back, so the sum is never too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controller.fleet.state import State
+from controller.residency.footprint import Footprint
+from controller.residency.memory import NOTHING, Memory, larger, total
+
+
+def held(footprint: Footprint, state: State, level: int, *, granted: bool, gone: bool) -> Memory:
+    """``granted``: it may take its memory, and is about to. ``gone``: nobody listens at its address any more."""
+    if granted:
+        return footprint.awake
+    if state is State.STOPPED or (state is State.FAILED and gone):
+        return NOTHING
+    if state is State.ASLEEP:
+        return footprint.at(level)
+    if state is State.FALLING_ASLEEP:
+        return larger(footprint.awake, footprint.at(level))
+    return footprint.awake
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """``capacity``: places of which it is known. ``held``: by instance."""
+
+    capacity: Memory
+    held: Mapping[str, Memory]
+
+    @property
+    def used(self) -> dict[str, int]:
+        return total(self.held.values())
+
+    @property
+    def free(self) -> dict[str, int]:
+        """Below 0 where more is held than there is, as when somebody else woke an engine."""
+        used = self.used
+        return {place: size - used.get(place, 0) for place, size in self.capacity.items()}

@@ -1,0 +1,256 @@
+"""Who comes and who goes: which models may wake now, and who must leave for them. Pure.
+
+Models wait in one line. Whoever is first takes what is free, or has others leave for it; what it will need is kept for
+it, so nobody behind it takes the same memory. Models that need other places pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from controller.residency.books import Books
+from controller.residency.memory import Memory, gib, lacks, minus, total
+from controller.residency.victims import choose
+
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """``groups``: model -> the models that may not be awake with it."""
+
+    max_wait_seconds: float = 15.0
+    min_awake_seconds: float = 10.0
+    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """One instance that holds memory.
+
+    ``asleep``: what it would hold asleep, by level, the preferred one first; empty if it cannot sleep.
+    ``leaving``: the level at which it is on its way to sleep.
+    ``settled``: awake and ready, so it can be told to leave.
+    ``idle``: nothing is in flight on it, and nobody waits for it.
+    ``awake_seconds``, ``idle_seconds``: since it became ready, since it was used last.
+    ``wake_seconds``: what it takes to bring it back. ``priority``: each step doubles its worth.
+    """
+
+    name: str
+    model: str
+    awake: bool = True
+    asleep: Mapping[int, Memory] = field(default_factory=dict)
+    leaving: int | None = None
+    settled: bool = True
+    idle: bool = True
+    pinned: bool = False
+    awake_seconds: float = NEVER
+    idle_seconds: float = 0.0
+    wake_seconds: float = 1.0
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A model that is to wake. ``needs``: what each replica that could be woken would hold; ``waits``: for so long."""
+
+    model: str
+    needs: Mapping[str, Memory]
+    waits: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Wake ``name``: its memory is there."""
+
+    model: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Put ``name`` to sleep at ``level`` for ``model``. ``firmly``: a request for it does not call that off."""
+
+    name: str
+    level: int
+    model: str
+    firmly: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """It can never be. ``reason``: the arithmetic."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """``cause``: what for."""
+
+    model: str
+    cause: str
+
+
+Step = Admit | Evict | Refuse | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``again``: seconds until time alone may change it."""
+
+    steps: tuple[Step, ...]
+    again: float = NEVER
+
+
+def decide(books: Books, residents: Sequence[Resident], wishes: Sequence[Wish], rules: Rules) -> Outcome:
+    """``wishes``: first come first. ``residents``: all that hold memory, the wished-for included."""
+    room = _Room(books, residents, rules)
+    steps: list[Step] = []
+    for wish in wishes:
+        steps += room.serve(wish)
+    return Outcome(tuple(steps), room.again)
+
+
+class _Room:
+    """What is left for those who come later in the line."""
+
+    def __init__(self, books: Books, residents: Sequence[Resident], rules: Rules) -> None:
+        self._books = books
+        self._rules = rules
+        self._residents = {one.name: one for one in residents}
+        self._free = books.free
+        self._coming: dict[str, int] = {}
+        self._leaving: set[str] = set()
+        self.again = NEVER
+        for one in residents:
+            if one.leaving is not None:
+                self._leave(one, one.leaving)
+
+    def serve(self, wish: Wish) -> list[Step]:
+        reasons = {name: self._never(wish, name) for name in wish.needs}
+        possible = [name for name, reason in reasons.items() if reason is None]
+        if not possible:
+            return [Refuse(wish.model, next(iter(reasons.values())) or "")]
+        for name in possible:
+            if self._fits(wish, name):
+                self._take(wish, name)
+                return [Admit(wish.model, name)]
+        plans = [(plan, name) for name in possible if (plan := self._plan(wish, name, busy=False)) is not None]
+        aged = wish.waits >= self._rules.max_wait_seconds
+        if not plans and aged:
+            plans = [(plan, name) for name in possible if (plan := self._plan(wish, name, busy=True)) is not None]
+        elif not plans:
+            self.again = min(self.again, self._rules.max_wait_seconds - wish.waits)
+        if not plans:
+            self._take(wish, possible[0])
+            return [Wait(wish.model, self._why(wish))]
+        victims, name = min(plans, key=lambda plan: sum(_worth(one) for one in plan[0]))
+        steps: list[Step] = []
+        for one in victims:
+            level = self._level(one)
+            self._leave(one, level)
+            steps.append(Evict(one.name, level, wish.model, firmly=aged))
+        self._take(wish, name)
+        return steps or [Wait(wish.model, self._why(wish))]
+
+    # -- what fits -----------------------------------------------------------------------------------------------
+
+    def _more(self, name: str, need: Memory) -> dict[str, int]:
+        """What waking takes beyond what it holds already."""
+        return minus(need, self._books.held.get(name, {}))
+
+    def _fits(self, wish: Wish, name: str) -> bool:
+        return not self._rivals(wish.model) and not lacks(self._more(name, wish.needs[name]), self._free)
+
+    def _rivals(self, model: str) -> list[Resident]:
+        """Who may not be awake with it, and is."""
+        others = self._rules.groups.get(model, frozenset())
+        return [one for one in self._residents.values() if one.awake and one.model in others]
+
+    def _take(self, wish: Wish, name: str) -> None:
+        """Keep for it what it needs, also while others must leave first."""
+        self._free = minus(self._free, self._more(name, wish.needs[name]))
+        self._residents[name] = replace(self._residents[name], awake=True, settled=False)
+
+    def _leave(self, one: Resident, level: int) -> None:
+        """What it gives back is on its way; what it takes elsewhere, in the host, is taken from now on."""
+        change = minus(self._books.held[one.name], one.asleep[level])
+        self._coming = total((self._coming, {place: size for place, size in change.items() if size > 0}))
+        self._free = total((self._free, {place: size for place, size in change.items() if size < 0}))
+        self._leaving.add(one.name)
+
+    # -- who leaves ----------------------------------------------------------------------------------------------
+
+    def _plan(self, wish: Wish, name: str, *, busy: bool) -> list[Resident] | None:
+        """Who leaves for it beyond those on their way; None when that is not possible now."""
+        rivals = [one for one in self._rivals(wish.model) if one.name not in self._leaving]
+        if any(not self._may_leave(one, busy) for one in rivals):
+            return None
+        promised = total((self._free, self._coming, *(self._frees(one) for one in rivals)))
+        free = {place: promised.get(place, 0) for place in self._books.capacity}
+        missing = lacks(self._more(name, wish.needs[name]), free)
+        if not missing:
+            return rivals
+        candidates = [
+            (_worth(one), self._frees(one), one)
+            for one in self._residents.values()
+            if one not in rivals and one.name not in self._leaving and self._may_leave(one, busy)
+        ]
+        found = choose(missing, candidates)
+        return None if found is None else rivals + found
+
+    def _may_leave(self, one: Resident, busy: bool) -> bool:
+        if not one.awake or not one.settled or one.pinned or not one.asleep or not (one.idle or busy):
+            return False
+        young = self._rules.min_awake_seconds - one.awake_seconds
+        if young > 0:
+            self.again = min(self.again, young)
+            return False
+        return True
+
+    def _frees(self, one: Resident) -> dict[str, int]:
+        return minus(self._books.held[one.name], one.asleep[self._level(one)])
+
+    def _level(self, one: Resident) -> int:
+        """The preferred level, or the next one down if its memory in the host is not there."""
+        for level, amount in one.asleep.items():
+            if not lacks(minus(amount, self._books.held[one.name]), self._free):
+                return level
+        return max(one.asleep)
+
+    # -- what can never be ---------------------------------------------------------------------------------------
+
+    def _never(self, wish: Wish, name: str) -> str | None:
+        """Why it will not fit however long it waits; None if it may."""
+        need = wish.needs[name]
+        staying = {one: amount for one, amount in self._books.held.items() if one != name}
+        for one in self._residents.values():
+            if one.name in staying and one.awake and not one.pinned and one.asleep:
+                staying[one.name] = min(one.asleep.values(), key=lambda amount: sum(amount.values()))
+        kept = total(staying.values())
+        for place, size in need.items():
+            capacity = self._books.capacity.get(place)
+            if capacity is not None and size > capacity - kept.get(place, 0):
+                return _arithmetic(name, place, size, capacity, kept.get(place, 0))
+        pinned = [one.model for one in self._rivals(wish.model) if one.pinned]
+        if pinned:
+            return f"{wish.model!r} may not be awake with {pinned[0]!r}, which is pinned"
+        return None
+
+    def _why(self, wish: Wish) -> str:
+        return "room is being made" if self._coming else "everybody who could leave is busy"
+
+
+def _worth(one: Resident) -> float:
+    """What its leaving is expected to cost: its wake, the sooner needed the less long it is idle."""
+    idle = max(one.idle_seconds, 1.0) if one.idle else 1.0
+    return one.wake_seconds * math.pow(2.0, one.priority) / idle
+
+
+def _arithmetic(name: str, place: str, need: int, capacity: int, kept: int) -> str:
+    stays = f", and {gib(kept)} stay with those that are pinned or asleep" if kept else ""
+    return f"{name!r} needs {gib(need)} on {place}, which has {gib(capacity)}{stays}"

@@ -1,0 +1,189 @@
+"""Who comes and who goes, from values alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.residency.books import Books
+from controller.residency.decision import Admit, Evict, Outcome, Refuse, Resident, Rules, Wait, Wish, decide
+from controller.residency.memory import GIB, Memory
+
+G = GIB
+
+
+def gpu(size: int, place: str = "gpu0") -> dict[str, int]:
+    return {place: size * G}
+
+
+def awake(name: str, size: int, place: str = "gpu0", **more: object) -> tuple[Resident, Memory]:
+    values = {"asleep": {1: gpu(1, place)}, "awake_seconds": 1000.0, "idle_seconds": 100.0, **more}
+    return Resident(name, name, **values), gpu(size, place)  # type: ignore[arg-type]
+
+
+def asleep(name: str, place: str = "gpu0") -> tuple[Resident, Memory]:
+    return Resident(name, name, awake=False, asleep={1: gpu(1, place)}, settled=False), gpu(1, place)
+
+
+def wish(name: str, size: int, place: str = "gpu0", waits: float = 0.0) -> Wish:
+    return Wish(name, {name: gpu(size, place)}, waits)
+
+
+def at(capacity: Memory, *residents: tuple[Resident, Memory], wishes: list[Wish], **rules: object) -> Outcome:
+    books = Books(capacity, {one.name: held for one, held in residents})
+    return decide(books, [one for one, _ in residents], wishes, Rules(**rules))  # type: ignore[arg-type]
+
+
+def test_what_fits_is_woken() -> None:
+    outcome = at(gpu(80), awake("a", 30), asleep("b"), wishes=[wish("b", 30)])
+    assert outcome.steps == (Admit("b", "b"),)
+
+
+def test_three_of_thirty_on_eighty_one_leaves() -> None:
+    residents = awake("a", 30, idle_seconds=100.0), awake("b", 30, idle_seconds=900.0), asleep("c")
+    assert at(gpu(80), *residents, wishes=[wish("c", 30)]).steps == (Evict("b", 1, "c", False),)
+
+
+def test_the_busy_the_pinned_and_the_young_stay() -> None:
+    for reason in ({"idle": False}, {"awake_seconds": 1.0}, {"settled": False}):
+        outcome = at(gpu(80), awake("a", 60, **reason), asleep("b"), wishes=[wish("b", 30)])
+        assert isinstance(outcome.steps[0], Wait), reason
+        assert outcome.again <= 15
+    pinned = at(gpu(80), awake("a", 60, pinned=True), asleep("b"), wishes=[wish("b", 30)])
+    assert isinstance(pinned.steps[0], Refuse)
+
+
+def test_wake_cost_and_priority_weigh_against_disuse() -> None:
+    slow, quick = awake("slow", 40, wake_seconds=60.0), awake("quick", 40, wake_seconds=2.0)
+    assert at(gpu(81), slow, quick, asleep("c"), wishes=[wish("c", 40)]).steps[0] == Evict("quick", 1, "c", False)
+    dear, cheap = awake("dear", 40, priority=3), awake("cheap", 40, idle_seconds=50.0)
+    assert at(gpu(81), dear, cheap, asleep("c"), wishes=[wish("c", 40)]).steps[0] == Evict("cheap", 1, "c", False)
+
+
+def test_what_can_never_fit_is_refused_with_the_arithmetic() -> None:
+    outcome = at(gpu(80), awake("a", 30, pinned=True), asleep("b"), asleep("c"), wishes=[wish("c", 60)])
+    (step,) = outcome.steps
+    assert isinstance(step, Refuse)
+    for word in ("'c'", "60 GiB", "gpu0", "80 GiB", "31 GiB"):
+        assert word in step.reason
+
+
+def test_a_cold_model_waits_no_longer_than_max_wait_for_hot_ones() -> None:
+    hot, hotter = awake("hot", 40, idle=False), awake("hotter", 40, idle=False, wake_seconds=9.0)
+    before = at(gpu(81), hot, hotter, asleep("c"), wishes=[wish("c", 40, waits=14.0)])
+    assert isinstance(before.steps[0], Wait) and before.again == 1.0
+    after = at(gpu(81), hot, hotter, asleep("c"), wishes=[wish("c", 40, waits=15.0)])
+    assert after.steps == (Evict("hot", 1, "c", True),)
+
+
+def test_once_somebody_is_on_the_way_out_nobody_else_has_to_go() -> None:
+    residents = awake("a", 60, leaving=1), awake("b", 19), asleep("c")
+    assert isinstance(at(gpu(80), *residents, wishes=[wish("c", 30)]).steps[0], Wait)
+
+
+def test_first_come_first_served_where_they_want_the_same_and_others_pass() -> None:
+    residents = awake("a", 60, idle=False), asleep("b"), asleep("c"), asleep("d", "gpu1")
+    wishes = [wish("b", 40), wish("c", 10), wish("d", 10, "gpu1")]
+    steps = at(gpu(80) | gpu(80, "gpu1"), *residents, wishes=wishes).steps
+    assert [type(step) for step in steps] == [Wait, Wait, Admit]
+
+
+def test_a_full_host_has_them_drop_their_weights() -> None:
+    levels = {1: gpu(1) | {"host": 30 * G}, 2: gpu(1)}
+    full = {"host": 40 * G} | gpu(80)
+    two = awake("a", 30, asleep=levels, idle_seconds=200.0), awake("b", 30, asleep=levels)
+    steps = at(full, *two, asleep("c"), wishes=[wish("c", 78)]).steps
+    assert {(step.name, step.level) for step in steps if isinstance(step, Evict)} == {("a", 1), ("b", 2)}
+
+
+def test_a_replica_elsewhere_is_woken_if_that_costs_nobody_anything() -> None:
+    both = Wish("m", {"m1": gpu(30), "m2": gpu(30, "gpu1")})
+    residents = (
+        awake("a", 60),
+        (replace(asleep("m1")[0], model="m"), gpu(1)),
+        (
+            replace(asleep("m2", "gpu1")[0], model="m"),
+            gpu(1, "gpu1"),
+        ),
+    )
+    assert at(gpu(80) | gpu(80, "gpu1"), *residents, wishes=[both]).steps == (Admit("m", "m2"),)
+
+
+def test_of_an_exclusive_group_one_is_awake() -> None:
+    groups = {"a": frozenset({"b"}), "b": frozenset({"a"})}
+    residents = awake("a", 1), asleep("b")
+    assert at({}, *residents, wishes=[wish("b", 1)], groups=groups).steps == (Evict("a", 1, "b", False),)
+    gone = awake("a", 1, leaving=1), asleep("b")
+    assert isinstance(at({}, *gone, wishes=[wish("b", 1)], groups=groups).steps[0], Wait)
+    nobody = asleep("a"), asleep("b")
+    steps = at({}, *nobody, wishes=[wish("b", 1), wish("a", 1)], groups=groups).steps
+    assert steps[0] == Admit("b", "b") and isinstance(steps[1], Wait)
+
+
+def test_without_a_known_capacity_everything_fits() -> None:
+    assert at({}, awake("a", 60), asleep("b"), wishes=[wish("b", 999)]).steps == (Admit("b", "b"),)
+
+
+SIZES = st.integers(1, 40)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Books, list[Resident], list[Wish], Rules]:
+    places = ["gpu0", "gpu1"]
+    capacity = {"gpu0": 80, "gpu1": 60, "host": draw(st.integers(0, 120))}
+    residents, held, wishes = [], {}, []
+    free = dict(capacity)
+    for number in range(draw(st.integers(1, 7))):
+        name, place, size = f"m{number}", draw(st.sampled_from(places)), draw(SIZES)
+        levels: dict[int, Memory] = {1: {place: 1, "host": size}, 2: {place: 1}}
+        is_awake = draw(st.booleans()) and free[place] >= size + 1
+        amount: Memory = {place: size} if is_awake else {place: 1}
+        if free[place] < 1:
+            continue
+        free[place] -= amount[place]
+        held[name] = amount
+        residents.append(
+            Resident(
+                name,
+                name,
+                awake=is_awake,
+                asleep=levels,
+                settled=is_awake and draw(st.booleans()),
+                idle=draw(st.booleans()),
+                pinned=draw(st.integers(0, 4)) == 0,
+                awake_seconds=draw(st.floats(0, 100)),
+                idle_seconds=draw(st.floats(0, 100)),
+                wake_seconds=draw(st.floats(0.1, 30)),
+            )
+        )
+        if not is_awake and draw(st.booleans()):
+            wishes.append(Wish(name, {name: {place: size}}, draw(st.floats(0, 30))))
+    return Books(capacity, held), residents, wishes, Rules()
+
+
+@given(situations())
+def test_whatever_the_situation_nothing_is_promised_twice_and_nobody_leaves_who_may_not(
+    found: tuple[Books, list[Resident], list[Wish], Rules],
+) -> None:
+    books, residents, wishes, rules = found
+    outcome = decide(books, residents, wishes, rules)
+    by_name = {one.name: one for one in residents}
+    needs = {wish.model: wish for wish in wishes}
+    free = books.free
+    for step in outcome.steps:
+        if isinstance(step, Admit):
+            for place, size in needs[step.model].needs[step.name].items():
+                free[place] -= size - books.held[step.name].get(place, 0)
+        elif isinstance(step, Evict):
+            one = by_name[step.name]
+            assert one.awake and one.settled and not one.pinned and one.awake_seconds >= rules.min_awake_seconds
+            aged = needs[step.model].waits >= rules.max_wait_seconds
+            assert one.idle or aged
+            assert step.firmly == aged
+            free["host"] -= one.asleep[step.level].get("host", 0)
+    assert all(size >= 0 for place, size in free.items() if place != "host" or books.free["host"] >= 0)
+    assert {step.model for step in outcome.steps} == set(needs)
+    evicted = [step.name for step in outcome.steps if isinstance(step, Evict)]
+    assert len(evicted) == len(set(evicted))
