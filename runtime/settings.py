@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Settings:
     generic: StoreKeys = StoreKeys()
     aws: StoreKeys = StoreKeys()
     tos: StoreKeys = StoreKeys()
+    aws_profile: str = "default"
+    aws_credentials_file: Path | None = None
 
 
 def read(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -55,6 +58,8 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
             first("TOS_ENDPOINT"),
             first("TOS_REGION"),
         ),
+        aws_profile=first("AWS_PROFILE") or "default",
+        aws_credentials_file=Path(first("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"),
     )
 
 

@@ -14,16 +14,17 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bar
 
 from runtime.downloads.credentials import Credentials, credentials_of
-from runtime.downloads.errors import CredentialsInvalid, DownloadError
+from runtime.downloads.errors import CredentialsInvalid, DownloadError, SourceInvalid
 from runtime.downloads.fetch import Artifact, Progress, corruption, fetch
 from runtime.settings import read
 
 OK, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
+EPILOG = "Who may list processes can read keys given as JSON: -c @FILE or the environment keeps them in."
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit code 0 when the target is whole, 1 when it is not, 2 for mistakes in the call."""
-    options = _parser().parse_args(argv)
+    options = _options(argv)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
         credentials = credentials_of(_config(options.config), read())
@@ -31,17 +32,17 @@ def main(argv: Sequence[str]) -> int:
         if options.check and (found := asyncio.run(corruption(artifact.path))):
             console.print(f"damaged: {artifact.path}: {found}")
             return FAILED
-    except CredentialsInvalid as mistaken:
+    except (CredentialsInvalid, SourceInvalid) as mistaken:
         console.print(str(mistaken))
         return MISTAKEN
     except DownloadError as failed:
-        console.print(f"{type(failed).__name__}: {failed}" + (" (may be tried again)" if failed.retriable else ""))
+        console.print(f"{failed} ({type(failed).__name__}" + (", may be tried again)" if failed.retriable else ")"))
         return FAILED
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
         return INTERRUPTED
-    sys.stdout.write(f"{artifact.path}\n")
     console.print(f"{artifact.source} at {artifact.revision}: {artifact.files} files, {artifact.bytes} bytes")
+    sys.stdout.write(f"{artifact.path}\n")
     return OK
 
 
@@ -62,7 +63,7 @@ async def _fetch(options: argparse.Namespace, credentials: Credentials, console:
 
         return await fetch(
             options.source,
-            options.target,
+            options.target.expanduser(),
             credentials,
             max_workers=options.max_workers,
             on_progress=show,
@@ -72,7 +73,9 @@ async def _fetch(options: argparse.Namespace, credentials: Credentials, console:
 
 def _config(text: str) -> dict[str, object]:
     try:
-        config = json.loads(text)
+        config = json.loads(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+    except OSError as error:
+        raise CredentialsInvalid(f"--config: {text[1:]}: {error.strerror}") from None
     except ValueError:
         config = None
     if not isinstance(config, dict):
@@ -80,11 +83,18 @@ def _config(text: str) -> dict[str, object]:
     return config
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m runtime fetch", description=__doc__)
-    parser.add_argument("source", metavar="SOURCE", help="hf://org/name[@revision], s3://bucket/prefix/, https://…")
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the folder it becomes")
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m runtime fetch", description=__doc__, epilog=EPILOG)
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help="hf://org/name[@revision], s3://bucket/prefix/, …")
+    parser.add_argument("target", metavar="TARGET", nargs="?", type=Path, help="the folder it becomes")
+    parser.add_argument("-s", "--source", dest="source_option", metavar="SOURCE", help="the same, as an option")
+    parser.add_argument("-o", "--output-dir", dest="target_option", metavar="TARGET", type=Path, help="the same")
     parser.add_argument("-w", "--max-workers", type=int, default=8, metavar="N", help="files at a time (8)")
-    parser.add_argument("-c", "--config", default="{}", metavar="JSON", help="keys, endpoints, headers")
+    parser.add_argument("-c", "--config", default="{}", metavar="JSON|@FILE", help="keys, endpoints, headers")
     parser.add_argument("--check", action="store_true", help="afterwards read every byte and compare the checksums")
-    return parser
+    options = parser.parse_args(argv)
+    options.source = options.source_option or options.source
+    options.target = options.target_option or options.target
+    if options.source is None or options.target is None:
+        parser.error("SOURCE and TARGET are needed")
+    return options

@@ -29,6 +29,8 @@ from runtime.downloads.source import HubSource
 
 T = TypeVar("T")
 SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
+"""For one question, with the library's own attempts."""
 
 
 class HubOrigin:
@@ -66,7 +68,8 @@ class HubOrigin:
     async def _ask(self, call: Callable[[], T]) -> T:
         """In a thread that may be left behind: it writes nothing."""
         try:
-            return await asyncio.to_thread(call)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await asyncio.to_thread(call)
         except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
             raise self._error(error) from error
 

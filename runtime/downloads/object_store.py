@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from obstore.exceptions import (
 )
 from obstore.store import GCSStore, ObjectStore, S3Store
 
+from runtime.downloads.aws_profile import read_profile
 from runtime.downloads.credentials import Credentials
 from runtime.downloads.errors import (
     AccessDenied,
@@ -166,6 +168,10 @@ def _google(source: ObjectSource, credentials: Credentials) -> list[MakeStore]:
 
 def _s3(source: ObjectSource, credentials: Credentials) -> list[MakeStore]:
     keys = credentials.keys(source.scheme)
+    file = credentials.environment.aws_credentials_file
+    if keys.access_key is None and source.scheme == "s3" and file is not None:
+        profile = read_profile(file, credentials.environment.aws_profile)
+        keys = replace(profile, endpoint=keys.endpoint, region=keys.region)
     endpoint = keys.endpoint
     if endpoint is None and source.scheme in ENDPOINTS:
         if keys.region is None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from runtime import settings
+from runtime.downloads.aws_profile import read_profile
 from runtime.downloads.credentials import NAMES, credentials_of
 from runtime.downloads.errors import CredentialsInvalid
-from runtime.settings import Settings
+from runtime.settings import StoreKeys
 
 ENVIRON = {
     "HF_AUTH_TOKEN": "env-token",
@@ -122,4 +124,29 @@ def test_the_environments_token_goes_to_no_hub_that_a_request_names() -> None:
 
 def test_an_empty_variable_is_none() -> None:
     assert settings.read({"HF_TOKEN": "", "HF_AUTH_TOKEN": "b"}).hf_token == "b"
-    assert settings.read(dict.fromkeys(ENVIRON, "")) == Settings()
+    assert settings.read(dict.fromkeys(ENVIRON, "")) == settings.read({})
+
+
+PROFILES = "[default]\naws_access_key_id = a\naws_secret_access_key = s%s\n[other]\naws_session_token = x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "keys"),
+    [
+        (PROFILES, "default", StoreKeys("a", "s%s")),
+        (PROFILES, "other", StoreKeys()),
+        (PROFILES, "none", StoreKeys()),
+        (
+            "[other]\naws_access_key_id=a\naws_secret_access_key=s\naws_session_token=x",
+            "other",
+            StoreKeys("a", "s", "x"),
+        ),
+        ("no file of profiles", "default", StoreKeys()),
+        (None, "default", StoreKeys()),
+    ],
+)
+def test_profiles_of_aws(text: str | None, profile: str, keys: StoreKeys, tmp_path: Path) -> None:
+    """Whole pairs, with their session token; what cannot be read has none."""
+    if text is not None:
+        (tmp_path / "credentials").write_text(text)
+    assert read_profile(tmp_path / "credentials", profile) == keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
+from runtime import settings
 from runtime.downloads import transfer
 from runtime.downloads.credentials import Credentials, credentials_of
 from runtime.downloads.errors import AccessDenied, CredentialsInvalid, NotFound, SourceInvalid, SourceUnreachable
@@ -26,6 +28,12 @@ pytestmark = pytest.mark.anyio
 
 WEIGHTS = os.urandom(5 << 20)
 ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": WEIGHTS, "sub/a b%20ü+.txt": b"x"}
+
+
+PUBLIC = (
+    '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:*", '
+    '"Resource": ["arn:aws:s3:::models", "arn:aws:s3:::models/*"]}]}'
+)
 
 
 class Bucket:
@@ -170,11 +178,7 @@ async def test_without_keys_a_public_bucket_is_read_and_a_private_one_says_so(bu
     assert not denied.value.retriable
     with pytest.raises(AccessDenied):
         await fetch("obs://models/path/to/adapter", tmp_path / "out", nobody)
-    policy = (
-        '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:*", '
-        '"Resource": ["arn:aws:s3:::models", "arn:aws:s3:::models/*"]}]}'
-    )
-    httpx2.put(f"{bucket.endpoint}/models?policy", content=policy).raise_for_status()
+    httpx2.put(f"{bucket.endpoint}/models?policy", content=PUBLIC).raise_for_status()
     assert content((await fetch("s3://models/path/to/adapter", tmp_path / "out", nobody)).path) == ADAPTER
 
 
@@ -186,6 +190,14 @@ async def test_default_credentials_are_those_of_the_environment(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     nobody = credentials_of({"endpoint": bucket.endpoint})
     assert content((await fetch("s3://models/path/to/adapter", tmp_path / "out", nobody)).path) == ADAPTER
+
+
+async def test_the_profile_is_used_before_the_default_credentials(bucket: Bucket, tmp_path: Path) -> None:
+    """What ``aws configure`` wrote."""
+    (tmp_path / "profiles").write_text("[mine]\naws_access_key_id=a\naws_secret_access_key=b\n")
+    environment = settings.read({"AWS_PROFILE": "mine", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "profiles")})
+    credentials = credentials_of({"endpoint": bucket.endpoint}, environment)
+    assert content((await fetch("s3://models/path/to/adapter", tmp_path / "out", credentials)).path) == ADAPTER
 
 
 async def test_nobody_listens(tmp_path: Path, bucket: Bucket) -> None:
@@ -233,9 +245,16 @@ def test_the_environments_keys_are_used_for_what_they_are_for() -> None:
     assert len(stores(ObjectSource("gs", "models", "x"), credentials_of({"gcp_service_account_json": "{}"}))) == 1
 
 
-async def test_google_speaks_to_its_endpoint(bucket: Bucket, tmp_path: Path) -> None:
-    """Its XML API lists as S3's does; a key that is none is a mistake of the config."""
-    with pytest.raises(CredentialsInvalid):
+async def test_googles_store_is_read_as_the_others_are(bucket: Bucket, tmp_path: Path) -> None:
+    """Its XML API is S3's, so that the same server does: without keys where all may read, and with an account."""
+    account = {"private_key": "", "private_key_id": "", "client_email": "x", "disable_oauth": True}
+    with_account = {"gcp_service_account_json": json.dumps(account | {"gcs_base_url": bucket.endpoint})}
+    httpx2.put(f"{bucket.endpoint}/models?policy", content=PUBLIC).raise_for_status()
+    for number, config in enumerate(({}, with_account)):
+        credentials = credentials_of({"endpoint": bucket.endpoint} | config)
+        artifact = await fetch("gs://models/path/to/adapter", tmp_path / str(number), credentials)
+        assert content(artifact.path) == ADAPTER
+    with pytest.raises(CredentialsInvalid, match="missing field"):
         await fetch("gs://models/x", tmp_path / "out", credentials_of({"gcp_service_account_json": "{}"}))
 
 
