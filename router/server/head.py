@@ -47,14 +47,13 @@ def judge(noted: Headers, version: str) -> Reading:
     )
 
 
-def measure(url: bytes, headers: Headers, limits: Limits, *, exactly: bool) -> None:
-    """Raises ``UrlTooLong`` or ``HeadTooLarge``. ``exactly``: it came in pieces that may be too many bytes."""
+def measure(url: bytes, headers: Headers, limits: Limits) -> None:
+    """Raises ``UrlTooLong`` or ``HeadTooLarge``."""
     if len(url) > limits.url:
         raise UrlTooLong(f"The URL is longer than {limits.url} bytes.", "url_too_long", close=True)
     if len(headers) > limits.headers:
         raise HeadTooLarge(f"The request has more than {limits.headers} headers.", "head_too_large", close=True)
-    if exactly:
-        measure_bytes(len(url) + sum(len(name) + len(value) + 4 for name, value in headers), limits)
+    measure_bytes(len(url) + sum(len(name) + len(value) + 4 for name, value in headers), limits)
 
 
 def measure_bytes(size: int, limits: Limits) -> None:

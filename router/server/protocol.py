@@ -130,8 +130,14 @@ class DirectProtocol(HttpToolsProtocol):
         noted, encoded = self._noted, False
         if len(noted) != 1 or noted[0] != self._host:
             encoded = self._judge()
-        exactly = self._arrived > self.limits.head or self._split_head == self._number
-        measure(self.url, self.headers, self.limits, exactly=exactly)
+        limits = self.limits
+        if (
+            len(self.url) > limits.url
+            or len(self.headers) > limits.headers
+            or self._arrived > limits.head
+            or self._split_head == self._number
+        ):
+            measure(self.url, self.headers, limits)
         self._size = 0
         if self._offered:
             return
@@ -239,7 +245,7 @@ class DirectProtocol(HttpToolsProtocol):
         else:
             self._split_head, self._head_bytes = self._number, 0
         try:
-            measure(self.url, self.headers, self.limits, exactly=False)
+            measure(self.url, self.headers, self.limits)
             measure_bytes(self._head_bytes, self.limits)
         except GatewayError as too_much:
             self._refuse(too_much)
@@ -327,13 +333,8 @@ class DirectProtocol(HttpToolsProtocol):
         super().connection_made(transport)  # type: ignore[arg-type]
         most = self.limits.connections
         if most is not None and len(self.connections) > most:
-            busy = Unavailable(
-                "The gateway has as many connections as it may have open files for.",
-                "too_many_connections",
-                retry_after=1,
-                close=True,
-            )
-            self._write_error(busy)
+            problem = "The gateway has as many connections as it may have open files for."
+            self._write_error(Unavailable(problem, "too_many_connections", retry_after=1, close=True))
             if len(self.connections) > most + spare(most):
                 self.transport.close()
 
