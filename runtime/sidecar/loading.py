@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,64 +13,81 @@ from runtime import adapters
 from runtime.adapters import NAME_RULE, UnfitAdapter, is_name
 from runtime.downloads.credentials import Credentials
 from runtime.downloads.fetch import Artifact, fetch
+from runtime.downloads.keyed import fetch_keyed
 from runtime.downloads.source import LocalSource, WebSource
 from runtime.downloads.source import parse as parse_source
-from runtime.engines.base import AlreadyLoaded, Engine
+from runtime.engines.base import AlreadyLoaded, Engine, NotLoaded
+from runtime.sidecar import leftovers
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.jobs import Job, Jobs
 from runtime.sidecar.problems import BadRequest, Conflict
 from runtime.sidecar.roots import Roots
 
-LOAD, DOWNLOAD = "load_lora_adapter", "download_model"
+LOAD, UNLOAD, DOWNLOAD = "load_lora_adapter", "unload_lora_adapter", "download_model"
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """``target`` as it was asked for; ``shown`` of a source has no signature in it."""
+    """``target``: the folder it becomes; ``keyed``, the one that gets a folder for each revision of each source."""
 
     source: str
     target: Path
     credentials: Credentials = field(repr=False)
     max_workers: int = 8
+    keyed: bool = False
 
     @property
     def shown(self) -> str:
+        """The source without a signature in it."""
         parsed = parse_source(self.source)
         return parsed.shown if isinstance(parsed, WebSource) else self.source
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``download`` None: the files are at ``path`` already. ``replace``: take the place of one from another path."""
+    """``download`` None: the files are at ``path``. A keyed one takes the place of what is loaded, and of its files."""
 
     name: str
     path: Path
     download: Download | None
-    replace: bool = False
+
+    @property
+    def keyed(self) -> bool:
+        return self.download is not None and self.download.keyed
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """``home``: where keyed downloads of it are, to be deleted; then it is no error that it is not loaded."""
+
+    name: str
+    home: Path | None = None
+    keep_files: bool = True
 
 
 class Loader:
-    """Loads, unloads and downloads as jobs. Remembers which revision it loaded: the engine cannot tell."""
+    """Whatever changes files or adapters, as jobs. Remembers which revision it loaded: the engine cannot tell."""
 
     def __init__(self, jobs: Jobs, roots: Roots, max_rank: int | None) -> None:
         self.jobs = jobs
         self._roots = roots
         self._max_rank = max_rank
         self._revisions: dict[str, str | None] = {}
-        self._turns: dict[str, _Turn] = {}
+
+    async def allowed(self, path: str, what: str) -> Path:
+        """Raises ``BadRequest``."""
+        return await asyncio.to_thread(self._roots.allow, path, what)
 
     async def checked(self, download: Download) -> Download:
-        """What may be read and written. Raises ``BadRequest``, ``SourceInvalid``."""
+        """What may be read. Raises ``BadRequest``, ``SourceInvalid``."""
         source = parse_source(download.source)
         if isinstance(source, LocalSource):
             await self.allowed(str(source.path), "source")
-        await self.allowed(str(download.target), "output_dir")
         return download
 
-    async def allowed(self, path: str, what: str) -> Path:
-        return await asyncio.to_thread(self._roots.allow, path, what)
-
     def download(self, wanted: Download) -> Job:
+        """Its result: path, revision, bytes."""
+
         async def work(job: Job) -> Any:
             artifact = await self._fetch(job, wanted)
             return {"path": str(artifact.path), "revision": artifact.revision, "bytes": artifact.bytes}
@@ -80,28 +96,25 @@ class Loader:
         return self.jobs.start(DOWNLOAD, wanted, frozenset({str(wanted.target)}), shown, work)
 
     def load(self, wanted: Load, beside: Beside) -> Job:
+        """Its result: the path, and the engine's answer as JSON."""
+
         async def work(job: Job) -> Any:
             return await self._load(job, wanted, beside)
 
-        download = wanted.download
-        shown = {
-            "lora_name": wanted.name,
-            "source": None if download is None else download.shown,
-            "output_dir": str(wanted.path),
-        }
-        claims = frozenset({f"adapter {wanted.name}", str(wanted.path)})
+        source = None if wanted.download is None else wanted.download.shown
+        shown = {"lora_name": wanted.name, "source": source, "output_dir": str(wanted.path)}
+        claims = frozenset({_claim(wanted.name), str(wanted.path)})
         return self.jobs.start(LOAD, (wanted, beside.spec.api_key), claims, shown, work)
 
-    async def unload(self, name: str, beside: Beside) -> str:
-        """The engine's answer. Raises ``Conflict`` while a load of it is at work, and ``EngineError``."""
-        check_name(name)
-        for job in self.jobs.running():
-            if f"adapter {name}" in job.claims:
-                raise Conflict(f"job {job.id} is loading {name!r}")
-        async with self._turn(name):
-            answer = await beside.engine.unload_adapter(name)
-            self._revisions.pop(name, None)
-            return answer
+    def unload(self, wanted: Unload, beside: Beside) -> Job:
+        """Its result: the engine's answer as JSON."""
+
+        async def work(job: Job) -> Any:
+            job.phase, job.final = "unloading", True
+            return await self._unload(wanted, beside)
+
+        claims = frozenset({_claim(wanted.name)})
+        return self.jobs.start(UNLOAD, (wanted, beside.spec.api_key), claims, {"lora_name": wanted.name}, work)
 
     async def _load(self, job: Job, wanted: Load, beside: Beside) -> Mapping[str, Any]:
         artifact = None if wanted.download is None else await self._fetch(job, wanted.download)
@@ -111,63 +124,71 @@ class Loader:
         reason = adapters.check(config, await beside.bases(), self._max_rank)
         if reason is not None:
             raise UnfitAdapter(f"{wanted.name}: {reason}")
+        path = str(folder if wanted.keyed else wanted.path)
         revision = None if artifact is None else artifact.revision
-        async with self._turn(wanted.name):
-            await self._check_revision(wanted, revision, beside)
-            answer = await self._tell(wanted, beside.engine)
-            self._revisions[wanted.name] = revision
-        return as_object(answer)
+        await self._check_revision(wanted.name, path, revision, beside.engine)
+        tell = _replace if wanted.keyed else adapters.load
+        answer = await tell(beside.engine, wanted.name, path)
+        self._revisions[wanted.name] = revision
+        if wanted.keyed:
+            await _tidy(wanted.path, beside.engine)
+        return {"path": path, "engine": as_object(answer)}
 
-    async def _tell(self, wanted: Load, engine: Engine) -> str:
+    async def _unload(self, wanted: Unload, beside: Beside) -> Mapping[str, Any]:
+        engine, home = beside.engine, wanted.home
+        seen = None if home is None else (await engine.adapters()).get(wanted.name)
         try:
-            return await adapters.load(engine, wanted.name, str(wanted.path))
-        except AlreadyLoaded:
-            if not wanted.replace:
+            answer = as_object(await engine.unload_adapter(wanted.name))
+        except NotLoaded:
+            if home is None:
                 raise
-        if engine.capabilities.replaces_adapters:
-            return await engine.load_adapter(wanted.name, str(wanted.path), replace=True)
-        await adapters.unload(engine, wanted.name)
-        return await engine.load_adapter(wanted.name, str(wanted.path))
+            answer = {}
+        self._revisions.pop(wanted.name, None)
+        if home is not None and not wanted.keep_files:
+            await _tidy(home, engine)
+            elsewhere = None if seen is None or seen.path is None else Path(seen.path).parent
+            if elsewhere is not None and elsewhere != home and elsewhere.name == wanted.name:
+                await _tidy(await self.allowed(str(elsewhere), "the adapter's folder"), engine)
+        return answer
 
-    async def _check_revision(self, wanted: Load, revision: str | None, beside: Beside) -> None:
+    async def _check_revision(self, name: str, path: str, revision: str | None, engine: Engine) -> None:
         """The engine would call the files of another revision loaded, since their path is the same."""
-        known = self._revisions.get(wanted.name)
+        known = self._revisions.get(name)
         if known is None or revision is None or known == revision:
             return
-        seen = (await beside.engine.adapters()).get(wanted.name)
-        if seen is not None and seen.path == str(wanted.path):
+        seen = (await engine.adapters()).get(name)
+        if seen is not None and seen.path == path:
             raise Conflict(
-                f"{wanted.name!r} is loaded from {wanted.path} as it was before its source changed (then {known}, now "
-                f"{revision}): unload it first, or name another output_dir"
+                f"{name!r} is loaded from {path} as it was before its source changed (then {known}, now {revision}): "
+                "unload it first, or name another output_dir"
             )
 
     async def _fetch(self, job: Job, wanted: Download) -> Artifact:
-        return await fetch(
-            wanted.source,
-            wanted.target,
-            wanted.credentials,
-            max_workers=wanted.max_workers,
-            on_progress=job.told,
+        call = fetch_keyed if wanted.keyed else fetch
+        return await call(
+            wanted.source, wanted.target, wanted.credentials, max_workers=wanted.max_workers, on_progress=job.told
         )
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, name: str) -> AsyncIterator[None]:
-        """The engine is told one thing at a time about one name."""
-        turn = self._turns.setdefault(name, _Turn())
-        turn.waiting += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.waiting -= 1
-            if not turn.waiting:
-                self._turns.pop(name, None)
+
+async def _replace(engine: Engine, name: str, path: str) -> str:
+    """Load, in the place of what has that name."""
+    try:
+        return await adapters.load(engine, name, path)
+    except AlreadyLoaded:
+        if engine.capabilities.replaces_adapters:
+            return await engine.load_adapter(name, path, replace=True)
+    await adapters.unload(engine, name)
+    return await adapters.load(engine, name, path)
 
 
-class _Turn:
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.waiting = 0
+async def _tidy(home: Path, engine: Engine) -> None:
+    """Delete downloads of one adapter that no adapter is loaded from."""
+    used = [adapter.path for adapter in (await engine.adapters()).values() if adapter.path]
+    await asyncio.to_thread(leftovers.remove, home, used)
+
+
+def _claim(name: str) -> str:
+    return f"adapter {name}"
 
 
 def check_name(name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ from starlette.routing import Route
 from runtime.downloads import marker
 from runtime.downloads.credentials import credentials_of
 from runtime.downloads.source import parse
-from runtime.engines.base import NotLoaded
 from runtime.settings import Settings
-from runtime.sidecar import leftovers
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.body import flag, mapping, needed, only, read_object, text
 from runtime.sidecar.credential_sets import CredentialSets
 from runtime.sidecar.jobs import Status
-from runtime.sidecar.loading import DOWNLOAD, Download, Load, Loader, check_name
+from runtime.sidecar.loading import DOWNLOAD, Download, Load, Loader, Unload, check_name
 from runtime.sidecar.options import Options
 from runtime.sidecar.problems import BadRequest, NotFound, failure_of, unexpected
 
@@ -71,19 +68,17 @@ class Aibrix:
         secret = text(body, "credentials_secret")
         keys = {**(await self._sets.read(secret) if secret else {}), **mapping(body, "credentials")}
         keys |= {key: value for key, value in config.items() if key not in NOT_FOR_DOWNLOADS}
-        target = self._home(name, text(body, "local_dir")) / digest(parse(url).identity)
-        credentials = credentials_of(keys, self._settings)
-        path = await self._loader.allowed(str(target), "local_dir")
-        wanted = await self._loader.checked(Download(url, path, credentials, self._options.max_workers))
+        home = await self._loader.allowed(str(self._home(name, text(body, "local_dir"))), "local_dir")
+        wanted = Download(url, home, credentials_of(keys, self._settings), self._options.max_workers, keyed=True)
         key = config.get("api-key", config.get("api_key"))
         beside = self._beside.as_asked_by(f"Bearer {key}") if isinstance(key, str) and key else self._asked(request)
-        answer = await self._loader.jobs.wait(self._loader.load(Load(name, path, wanted, replace=True), beside))
-        await self._tidy(path.parent, beside)
+        job = self._loader.load(Load(name, home, await self._loader.checked(wanted)), beside)
+        loaded = await self._loader.jobs.wait(job)
         content = {
             "status": "success",
             "message": f"Successfully loaded adapter {name}",
-            "local_path": str(path),
-            "engine_response": answer,
+            "local_path": loaded["path"],
+            "engine_response": loaded["engine"],
         }
         return JSONResponse(content)
 
@@ -91,31 +86,15 @@ class Aibrix:
         """Done when the engine has none of that name; files go only then."""
         body = await read_object(request)
         name = needed(body, "lora_name")
-        beside = self._asked(request)
+        check_name(name)
         if "lora_int_id" in body:
             only(body, "lora_name", "lora_int_id")
-            await self._loader.unload(name, beside)
+            await self._loader.jobs.wait(self._loader.unload(Unload(name), self._asked(request)))
             return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
         only(body, "lora_name", "cleanup_local")
-        cleanup = flag(body, "cleanup_local", True)
-        check_name(name)
-        seen = (await beside.engine.adapters()).get(name)
-        try:
-            await self._loader.unload(name, beside)
-        except NotLoaded:
-            pass  # as it should be
-        if cleanup:
-            homes = {self._home(name, None)}
-            if seen is not None and seen.path is not None and Path(seen.path).parent.name == name:
-                homes.add(await self._loader.allowed(str(Path(seen.path).parent), "the adapter's folder"))
-            for home in homes:
-                await self._tidy(home, beside)
+        wanted = Unload(name, self._home(name, None), keep_files=not flag(body, "cleanup_local", True))
+        await self._loader.jobs.wait(self._loader.unload(wanted, self._asked(request)))
         return JSONResponse({"status": "success", "message": f"Successfully unloaded adapter {name}"})
-
-    async def _tidy(self, home: Path, beside: Beside) -> None:
-        """Delete downloads of one adapter that no adapter is loaded from."""
-        used = [adapter.path for adapter in (await beside.engine.adapters()).values() if adapter.path]
-        await asyncio.to_thread(leftovers.remove, home, used)
 
     def _home(self, name: str, local_dir: str | None) -> Path:
         return (Path(local_dir) if local_dir else self._options.adapter_dir) / name
@@ -189,11 +168,6 @@ def kind_of(source: str) -> str:
     """A source's kind in AIBrix's words."""
     scheme = source.partition("://")[0] if "://" in source else "file"
     return {"hf": "huggingface", "http": "web", "https": "web"}.get(scheme, scheme)
-
-
-def digest(identity: str) -> str:
-    """A folder for each source: another URL is never taken for what is there."""
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def model_name(uri: str) -> str:

@@ -16,7 +16,7 @@ from runtime.settings import Settings
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.body import flag, mapping, needed, read_object, text, whole
 from runtime.sidecar.jobs import Job
-from runtime.sidecar.loading import Download, Load, Loader, as_object, check_name
+from runtime.sidecar.loading import Download, Load, Loader, Unload, check_name
 from runtime.sidecar.problems import BadRequest, failure_of, unexpected
 
 WORKERS, MOST_WORKERS = 8, 64
@@ -58,13 +58,14 @@ class Kthena:
             return started(
                 job, message, {"lora_name": name, "source": download and download.shown, "output_dir": str(path)}
             )
-        return JSONResponse(await self._loader.jobs.wait(job))
+        return JSONResponse((await self._loader.jobs.wait(job))["engine"])
 
     async def unload(self, request: Request) -> Response:
         """The engine's own answer, with its status. Files stay."""
         name = needed(await read_object(request), "lora_name")
-        answer = await self._loader.unload(name, self._asked(request))
-        return JSONResponse(as_object(answer))
+        check_name(name)
+        job = self._loader.unload(Unload(name), self._asked(request))
+        return JSONResponse(await self._loader.jobs.wait(job))
 
     async def download(self, request: Request) -> Response:
         body = await read_object(request)

@@ -72,6 +72,20 @@ async def test_another_url_is_another_adapter(sim: SimOptions, tmp_path: Path) -
 
 
 @each_dialect
+async def test_a_changed_artefact_is_loaded_from_another_path(sim: SimOptions, tmp_path: Path) -> None:
+    """The URL is the same; from the same path, an engine would go on answering from what it has cached."""
+    async with beside(sim, tmp_path) as side:
+        body = {"lora_name": "a", "artifact_url": side.adapter("a")}
+        first = await side.post(LOAD, body)
+        side.adapter("a", r=4)
+        second = await side.post(LOAD, body)
+        assert second.status_code == 200, second.text
+        assert first.json()["local_path"] != second.json()["local_path"]
+        assert await side.loaded() == {"a": second.json()["local_path"]}
+        assert names(tmp_path / "adapters/a") == [Path(second.json()["local_path"]).name]
+
+
+@each_dialect
 async def test_unload_deletes_what_was_downloaded(sim: SimOptions, tmp_path: Path) -> None:
     """When the engine has let go of it; told otherwise, the files stay. An adapter that is not there is unloaded."""
     async with beside(sim, tmp_path) as side:
@@ -163,7 +177,7 @@ async def test_credentials_by_reference(tmp_path: Path, monkeypatch: pytest.Monk
         asked.append(credentials.keys("s3"))
         raise RuntimeError("seen")
 
-    monkeypatch.setattr("runtime.sidecar.loading.fetch", fetch)
+    monkeypatch.setattr("runtime.sidecar.loading.fetch_keyed", fetch)
     async with beside(QUICK, tmp_path, secrets_dir=tmp_path / "secrets") as side:
         body = {
             "lora_name": "sql-lora-s3",

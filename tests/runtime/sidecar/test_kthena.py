@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import os
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from runtime.downloads.lock import only_writer
 from runtime.engines.sim.options import SimOptions
 from runtime.settings import Settings
 from tests.runtime.downloads.stage import names
+from tests.runtime.downloads.web_server import Page, web
 from tests.runtime.engines.sim.stage import QUICK, SGLANG
 from tests.runtime.sidecar.stage import Side, beside, options_for, running
 
@@ -332,6 +336,42 @@ async def test_a_job_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
         assert names(tmp_path / "out") == []
         again = await side.post("/v1/load_lora_adapter", body)
         assert again.status_code == 200
+
+
+def tarred(folder: Path) -> bytes:
+    """As an archive."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.add(file, file.name)
+    return made.getvalue()
+
+
+async def test_progress_in_bytes_and_a_cancelled_transfer(tmp_path: Path) -> None:
+    """Of a real one, that stands half way; what it left behind is nothing, and the next one is whole."""
+    async with web() as site, beside(QUICK, tmp_path) as side:
+        big = Path(side.adapter("big"))
+        (big / "more.bin").write_bytes(bytes(8 << 20))
+        page = site.pages["/big.tar"] = Page(tarred(big), hold=asyncio.Event())
+        body = load_of(side, "a", source=site.url("/big.tar?sig=SECRET"), async_download=True)
+        answer = await side.post("/v1/load_lora_adapter", body)
+        assert answer.json()["source"] == site.url("/big.tar")
+        identity = answer.json()["job_id"]
+        await page.held.wait()
+        for _ in range(1000):
+            progress = (await side.get(f"/v1/jobs/{identity}")).json()["progress"]
+            if progress["done_bytes"]:
+                break
+            await asyncio.sleep(0.005)
+        assert 0 < progress["done_bytes"] <= len(page.body) // 2
+        assert progress["total_bytes"] == len(page.body)
+        assert (await side.client.delete(f"/v1/jobs/{identity}")).json()["status"] == "cancelled"
+        assert names(tmp_path / "out") == []
+        assert page.hold is not None
+        page.hold.set()
+        done = await side.post("/v1/load_lora_adapter", body | {"async_download": False})
+        assert done.status_code == 200, done.text
+        assert await side.loaded() == {"a": side.path("a")}
 
 
 async def test_a_load_that_has_reached_the_engine_is_not_called_off(tmp_path: Path) -> None:

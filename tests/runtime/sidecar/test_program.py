@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 import httpx2
 
 from tests.runtime.engines.sim.stage import free_port, program
+
+KILLS = int(os.environ.get("TORPOR_KILLS", "2"))
 
 
 @contextlib.contextmanager
@@ -64,6 +67,32 @@ def test_the_whole_program(tmp_path: Path) -> None:
         said = process.stderr.read()
     assert "OPEN TO THE NETWORK: 0.0.0.0" in said
     assert "GET /metrics" not in said
+
+
+def test_killed_at_any_moment_nothing_half_is_loaded(tmp_path: Path) -> None:
+    """``TORPOR_KILLS=100`` does it a hundred times. In the end all is there, and nothing else is."""
+    dice, source, target = random.Random(), tmp_path / "source", tmp_path / "out" / "a"
+    source.mkdir()
+    (source / "adapter_config.json").write_text('{"r": 8}')
+    files = {f"{number}.bin": os.urandom(1 << 20) for number in range(8)}
+    for name, content in files.items():
+        (source / name).write_bytes(content)
+    body = {"lora_name": "a", "source": str(source), "output_dir": str(target)}
+    words = ["-E", "sim", "-H", "127.0.0.1", "--allow-root", str(tmp_path)]
+    with program("--enable-lora") as (url, _):
+        for _ in range(KILLS):
+            with sidecar(*words, "-B", url) as (client, process):
+                client.post("/v1/load_lora_adapter", json=body | {"async_download": True})
+                time.sleep(dice.random() * 0.1)
+                process.kill()
+            listed = httpx2.get(f"{url}/v1/models", trust_env=False).json()["data"]
+            assert target.exists() or not [card for card in listed if card["parent"]]
+            if target.exists():
+                assert {name: (target / name).read_bytes() for name in files} == files
+        with sidecar(*words, "-B", url) as (client, _):
+            assert client.post("/v1/load_lora_adapter", json=body).status_code == 200
+            assert client.get("/v1/lora_adapters").json()["data"][0]["path"] == str(target)
+    assert [one.name for one in target.parent.iterdir()] == ["a"]
 
 
 def test_it_does_not_start_with_an_unsupported_engine() -> None:
