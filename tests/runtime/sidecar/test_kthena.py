@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import json
-import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
