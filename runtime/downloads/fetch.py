@@ -22,7 +22,7 @@ from runtime.downloads.listing import Listing, Origin
 from runtime.downloads.lock import only_writer
 from runtime.downloads.marker import Entry, Marker
 from runtime.downloads.origins import open_origin
-from runtime.downloads.part import Part, Plan, sync_folder
+from runtime.downloads.part import SPARE_BYTES, Part, Plan, sync_folder
 from runtime.downloads.progress import Meter, OnProgress, Progress, ignore
 from runtime.downloads.source import HubSource, LocalSource, Source, parse
 from runtime.downloads.threads import in_stoppable_thread, in_thread
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 CHANGES = 3
 """How often a source may change while it is read before that is an error."""
-SPARE_BYTES = 64 << 20
-"""Left free on the disk, so that others can still write their logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +197,17 @@ def _resolved(target: Path, source: Source) -> Path:
     return target
 
 
+def _check_ours(target: Path) -> None:
+    """Raises ``TargetUnusable`` when replacing what is at the target would lose what somebody else put there."""
+    foreign = target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir())))
+    if foreign and markers.read(target) is None:
+        raise TargetUnusable(f"{target} holds something that was not downloaded by this program; it is left alone")
+
+
 def _standing(target: Path, key: str, revision: str | None) -> Marker | None:
-    """The marker of a target that is just what is wanted. Raises ``TargetUnusable`` when what is there is not ours."""
+    """The marker of a target that is just what is wanted."""
     marker = markers.read(target)
-    if marker is None:
-        if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-            raise TargetUnusable(f"{target} holds something that was not downloaded by this program; it is left alone")
-        return None
-    if marker.key != key or revision is None or marker.revision != revision:
+    if marker is None or marker.key != key or revision is None or marker.revision != revision:
         return None
     if found := markers.damage(target, marker):
         log.warning("%s is damaged (%s); it is fetched again", target, found)
@@ -230,6 +231,7 @@ def _publish(target: Path, part: Part, content: Path, marker: Marker) -> None:
 
 def _put_in_place(target: Path, content: Path) -> None:
     """Whoever has files of the old folder open keeps them."""
+    _check_ours(target)
     old = target.with_name(f".{target.name}.old")
     if target.exists():
         target.replace(old)
@@ -240,6 +242,7 @@ def _put_in_place(target: Path, content: Path) -> None:
 
 def _recover(target: Path, part: Part) -> None:
     """Finish what a process that was killed had all but done."""
+    _check_ours(target)
     for content in (part.unpacked, part.files):
         if markers.read(content) is not None:
             _put_in_place(target, content)

@@ -20,6 +20,9 @@ from pathlib import Path
 
 from runtime.downloads.progress import Progress
 
+SPARE_BYTES = 64 << 20
+"""Left free on the disk, so that others can still write their logs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

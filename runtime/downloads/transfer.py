@@ -6,14 +6,15 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from runtime.downloads.errors import ChecksumMismatch, SourceUnreachable
+from runtime.downloads.errors import ChecksumMismatch, NoSpace, SourceUnreachable
 from runtime.downloads.listing import Origin, RemoteFile
 from runtime.downloads.marker import Entry
-from runtime.downloads.part import Part
+from runtime.downloads.part import SPARE_BYTES, Part
 from runtime.downloads.progress import Meter
 from runtime.downloads.threads import in_stoppable_thread, in_thread
 
@@ -46,6 +47,8 @@ class Arrival:
                 self._absorb(chunk)
 
     def append(self, data: bytearray) -> None:
+        if self._file.size is None and shutil.disk_usage(self._path.parent).free < SPARE_BYTES:
+            raise NoSpace(f"{self._file.name}: {self.size} bytes came, and the disk is full")
         with self._path.open("ab") as file:
             file.write(data)
         self._absorb(data)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime import settings
-from runtime.downloads import archive, errors, fetch, source, transfer
+from runtime.downloads import archive, errors, part, source, transfer
 from runtime.downloads.credentials import NAMES
 from runtime.downloads.errors import DownloadError
 from runtime.downloads.listing import MARKER
@@ -35,7 +35,7 @@ def words() -> Iterator[str]:
     yield from (found.strip() for found in source.SCHEMES.replace(" and ", ", ").split(",") if "http" not in found)
     yield MARKER
     yield f"{archive.MAX_MEMBERS:,} files"
-    yield f"{fetch.SPARE_BYTES >> 20} MiB"
+    yield f"{part.SPARE_BYTES >> 20} MiB"
     yield {6: "six times"}[len(transfer.PAUSES) + 1]
     for name, error in vars(errors).items():
         if isinstance(error, type) and issubclass(error, DownloadError) and error is not DownloadError:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from runtime.downloads import fetch as fetching
+from runtime.downloads import transfer
 from runtime.downloads.credentials import Credentials
 from runtime.downloads.errors import DownloadError, NoSpace, SourceChanged, TargetUnusable
 from runtime.downloads.fetch import Artifact, Progress, corruption, fetch
@@ -149,6 +150,30 @@ async def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> Non
         await fetch(str(tmp_path / "huge"), tmp_path / "out")
     assert not full.value.retriable
     assert not (tmp_path / "out").exists()
+
+
+async def test_a_file_of_unknown_length_ends_before_the_disk_does(
+    site: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that never ends must not take the last byte: here more has to stay free than there is."""
+    monkeypatch.setattr(transfer, "SPARE_BYTES", 1 << 60)
+    site.pages["/a.bin"] = Page(BODY, framing="chunked", ranges=False)
+    with pytest.raises(NoSpace):
+        await fetch(site.url("/a.bin"), tmp_path / "out")
+
+
+async def test_what_somebody_put_there_meanwhile_is_not_touched(site: Web, tmp_path: Path) -> None:
+    """A download takes hours, and the folder was free when it began."""
+    page = site.pages["/a.bin"] = Page(BODY, hold=asyncio.Event())
+    assert page.hold is not None
+    task = asyncio.create_task(fetch(site.url("/a.bin"), tmp_path / "out"))
+    await page.held.wait()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").touch()
+    page.hold.set()
+    with pytest.raises(TargetUnusable, match="left alone"):
+        await task
+    assert names(tmp_path / "out") == ["precious"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
