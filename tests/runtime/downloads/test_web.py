@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from runtime.downloads import http, transfer
@@ -188,6 +189,19 @@ async def test_a_redirect_elsewhere_than_the_web_is_refused(location: str, site:
     site.pages["/a.bin"] = Page(status=302, location=location)
     with pytest.raises(SourceInvalid):
         await fetch(site.url("/a.bin"), tmp_path / "out")
+
+
+def test_no_redirect_leads_out_of_encryption() -> None:
+    """Into it is fine; a user that the location names is not taken over."""
+    secure = httpx2.Response(
+        302, headers={"location": "http://host/a"}, request=httpx2.Request("GET", "https://host/a")
+    )
+    with pytest.raises(SourceInvalid, match="http://, which is refused"):
+        http._location("x", secure)
+    plain = httpx2.Response(
+        302, headers={"location": "https://u:p@host/a"}, request=httpx2.Request("GET", "http://host/a")
+    )
+    assert http._location("x", plain) == "https://host/a"
 
 
 async def test_redirects_in_a_circle_end(site: Web, tmp_path: Path) -> None:
