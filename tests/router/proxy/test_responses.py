@@ -250,6 +250,16 @@ async def test_the_only_instance_is_asked_for_what_is_unknown(tmp_path: Path) ->
 
 
 @anyio
+async def test_the_sdk_deletes_and_lists_where_the_engine_can(tmp_path: Path) -> None:
+    """vLLM cannot; another server behind the gateway may."""
+    async with scripted(tmp_path, answer(b"{}")) as (gateway, engine), sdk(gateway) as client:
+        await client.responses.delete("resp_x")
+        assert [item async for item in client.responses.input_items.list("resp_x", limit=5)] == []
+        (deleted,) = engine.received
+        assert (deleted.method, deleted.target) == (b"DELETE", b"/v1/responses/resp_x")
+
+
+@anyio
 async def test_keys_are_asked_for_and_kept(tmp_path: Path) -> None:
     """As on every path: the client's stays here, the engine's own goes there."""
     async with scripted(
