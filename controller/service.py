@@ -1,27 +1,49 @@
-"""The fleet with all that it stands on, as one context: database, engine clients, watchers."""
+"""The fleet with all that it stands on, as one context: database, engine clients, watchers, adapters."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+from controller.adapters.artifacts import Artifacts
+from controller.adapters.controller import AdapterController
+from controller.adapters.credentials import Credentials
+from controller.adapters.ground import Ground
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
+from controller.fleet.instance import Instance
+from runtime import settings
+from runtime.downloads.fetch import fetch
+from runtime.engines.base import Engine
 from runtime.engines.control import open_client
 from runtime.engines.kinds import KINDS
+from state.adapters import Adapters
 from state.database import open_database
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
 
 @asynccontextmanager
-async def open_fleet(config: Config) -> AsyncIterator[Fleet]:
-    """Every instance has been looked at when this opens. Raises ``StateError`` when the database cannot be used."""
+async def open_fleet(config: Config) -> AsyncIterator[tuple[Fleet, AdapterController]]:
+    """Every instance has been looked at when this opens, and those that are up have their adapters.
+
+    Raises ``StateError`` when the database cannot be used.
+    """
     async with open_database(config.state_url) as database, open_client() as client:
         engines = {
             one.name: KINDS[one.spec.kind].connect(one.spec, client, one.sleep.wake_timeout_seconds)
             for one in config.instances
         }
+
+        def connect(instance: Instance, key: str) -> Engine:
+            spec = replace(instance.config.spec, api_key=key)
+            return KINDS[spec.kind].connect(spec, client, instance.config.sleep.wake_timeout_seconds)
+
         fleet = Fleet(config, engines, SleepMarks(database), Launches(database))
-        async with fleet.watched():
-            yield fleet
+        credentials = Credentials(config.credentials_file, config.credentials)
+        artifacts = Artifacts(config.adapters_folder, fetch, credentials, settings.read())
+        adapters = AdapterController(Ground(fleet, Adapters(database), artifacts, credentials, connect))
+        await adapters.restore(config.adapters)
+        async with fleet.watched(), adapters.running():
+            yield fleet, adapters

@@ -14,15 +14,15 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from controller.config.model import Config
-from controller.fleet.errors import FleetError
 from router import envelope
 from router.auth.guard import Key, KeyGuard
-from router.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, stopping
+from router.errors import InvalidRequest, MethodNotAllowed, NotFound, stopping
 from router.lifespan import Live, open_gateway
 from router.metrics import GatewayMetrics
 from router.proxy.buffered import Buffered
 from router.proxy.pipeline import Pipeline
 from router.proxy.responses import ResponsesPipeline
+from router.routes.adapters import adapter_endpoints
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
 from router.routes.engine_metrics import engine_metrics_endpoints
@@ -33,8 +33,6 @@ from router.routes.queue import queue_endpoints
 from router.routes.sleep import sleep_endpoints
 from router.routes.traffic import traffic_endpoints
 from router.server.short_way import ShortWay
-from runtime.engines.base import EngineError
-from state.database import StateError
 
 
 class Gateway(Starlette):
@@ -87,10 +85,7 @@ def create_app(config: Config) -> Gateway:
         middleware=[Middleware(KeyGuard, key=key)] if key else [],
         exception_handlers={
             HTTPException: _not_routed,
-            GatewayError: _render,
-            FleetError: _render,
-            EngineError: _render,
-            StateError: _render,
+            **dict.fromkeys(envelope.EXPECTED, _render),
             Exception: _render,
         },
     )
@@ -113,6 +108,7 @@ def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
         *sleep_endpoints(config, fleet, traffic, gateway.sleep),
         *queue_endpoints(gateway.queues),
         *engine_metrics_endpoints(gateway.engine_metrics),
+        *adapter_endpoints(gateway.adapters),
         *model_endpoints(fleet),
     ]
     metrics = GatewayMetrics(fleet, traffic, gateway.queues)

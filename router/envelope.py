@@ -9,8 +9,19 @@ from collections.abc import Mapping
 from starlette.responses import Response
 from starlette.types import Scope
 
+from controller.adapters import errors as adapters
+from controller.adapters.credentials import CredentialsUnusable
 from controller.fleet import errors as fleet
-from router.errors import BadUpstream, Conflict, GatewayError, Internal, Unavailable, UpstreamTimeout
+from router.errors import (
+    BadUpstream,
+    Conflict,
+    GatewayError,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    UpstreamTimeout,
+)
 from router.proxy.encoding import ACCEPTED
 from router.proxy.headers import REQUEST_ID, request_id
 from runtime.engines import base as engines
@@ -44,6 +55,24 @@ _ENGINE: Mapping[type[engines.EngineError], tuple[type[GatewayError], str]] = {
     engines.NotSupported: (Conflict, "not_possible"),
 }
 
+_ADAPTERS: Mapping[type[adapters.AdapterError], tuple[type[GatewayError], str]] = {
+    adapters.UnknownAdapter: (NotFound, "adapter_not_found"),
+    adapters.UnknownBase: (InvalidRequest, "unknown_base_model"),
+    adapters.NameTaken: (Conflict, "name_taken"),
+    adapters.Declared: (Conflict, "declared_in_yaml"),
+    adapters.BeingDeleted: (Conflict, "being_deleted"),
+}
+
+EXPECTED = (
+    GatewayError,
+    fleet.FleetError,
+    engines.EngineError,
+    adapters.AdapterError,
+    CredentialsUnusable,
+    StateError,
+)
+"""Errors that say what is wrong; any other is a bug."""
+
 
 def gateway_error(error: Exception) -> GatewayError:
     """What an error of a lower layer means to a client. An unexpected one says nothing of itself."""
@@ -55,13 +84,18 @@ def gateway_error(error: Exception) -> GatewayError:
     if isinstance(error, engines.EngineError):
         kind, code = _ENGINE[type(error)]
         return kind(str(error), code)
+    if isinstance(error, adapters.AdapterError):
+        kind, code = _ADAPTERS[type(error)]
+        return kind(str(error), code)
+    if isinstance(error, CredentialsUnusable):
+        return Unavailable(str(error), "credentials_unusable")
     if isinstance(error, StateError):
         return Unavailable("The gateway cannot use its database; its log says why.", "state_unavailable")
     return Internal("The gateway has a bug; its log has the traceback.", "internal_error")
 
 
 def is_expected(error: Exception) -> bool:
-    return isinstance(error, GatewayError | fleet.FleetError | engines.EngineError | StateError)
+    return isinstance(error, EXPECTED)
 
 
 def response(error: Exception, scope: Scope) -> Response:

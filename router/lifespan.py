@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from controller.adapters.controller import AdapterController
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.service import open_fleet
@@ -20,8 +21,9 @@ from router.traffic.monitor import TrafficMonitor
 class Live:
     """The live objects that the routes work with."""
 
-    def __init__(self, config: Config, fleet: Fleet) -> None:
+    def __init__(self, config: Config, fleet: Fleet, adapters: AdapterController) -> None:
         self.fleet = fleet
+        self.adapters = adapters
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
         self.makers = Makers()
         self.engine_metrics = EngineMetrics(fleet)
@@ -37,8 +39,8 @@ class Live:
 @asynccontextmanager
 async def open_gateway(config: Config) -> AsyncIterator[Live]:
     """Every instance has been looked at when this opens. At the end, what still runs for clients is closed."""
-    async with open_fleet(config) as fleet:
-        gateway = Live(config, fleet)
+    async with open_fleet(config) as (fleet, adapters):
+        gateway = Live(config, fleet, adapters)
         loops = [
             asyncio.create_task(gateway.sleep.run()),
             asyncio.create_task(keep_sweeping(gateway.pools.values())),

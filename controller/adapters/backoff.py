@@ -22,7 +22,11 @@ class Tries:
         return self.failures > len(DELAYS)
 
     def due(self, now: float) -> bool:
-        return not self.used_up and now >= self.next_at
+        """A wait longer than any there is comes of a clock that was set back."""
+        return not self.used_up and not 0 < self.next_at - now <= DELAYS[-1]
+
+
+FRESH = Tries()
 
 
 def failed(before: Tries, now: float, problem: str, process: str | None, *, retriable: bool) -> Tries:

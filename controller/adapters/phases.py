@@ -65,26 +65,6 @@ def _order(phase: Phase) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
-    """``at``: epoch seconds."""
-
-    at: float
-    phase: Phase
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """``type``: Normal or Warning. ``at``: epoch seconds."""
-
-    at: float
-    type: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Condition:
     """``status``: True, False or Unknown. ``since``: epoch seconds at which it became that."""
 

@@ -84,10 +84,14 @@ class Selector(_Part):
     """Chooses instances by the ``labels`` they have in the YAML."""
 
     match_labels: dict[Plain, Plain] = {}
+    """Labels that an instance must have, and their values."""
 
 
 class SecretRef(_Part):
+    """Credentials by their name: they are in the environment or in a file of their own, never here."""
+
     name: Name
+    """What the set of credentials is called."""
 
 
 class AdapterSpec(_Part):
@@ -96,7 +100,7 @@ class AdapterSpec(_Part):
     base_model: Plain | None = None
     """The model it was made for, by any name that the YAML gives it."""
     artifact_url: Annotated[StrictStr, AfterValidator(_artifact)] = Field(alias="artifactURL")
-    """Where it is: hf://, s3://, gs://, https://, a path, …"""
+    """Where it is: hf://, s3://, gs://, obs://, tos://, https://, file:// or a path."""
     replicas: Annotated[StrictInt | Literal["all"], BeforeValidator(_replicas)] = "all"
     """On how many instances."""
     pod_selector: Selector = Selector()

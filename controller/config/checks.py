@@ -26,6 +26,7 @@ def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> 
     yield from _instance_names(written)
     yield from _model_names(written)
     yield from _models(written)
+    yield from _adapters(written)
     yield from _ports(written)
     for index, section in enumerate(written.instances):
         path: KeyPath = ("instances", index)
@@ -102,6 +103,21 @@ def _models(written: ConfigFile) -> Iterator[Finding]:
     known = {section.model for section in written.instances}
     for name in written.models.keys() - known:
         yield ("models", name), "no instance serves this model", f"the models here are {', '.join(sorted(known))}"
+
+
+def _adapters(written: ConfigFile) -> Iterator[Finding]:
+    known = {name for section in written.instances for name in resolve.names_of(section)}
+    taken = dict.fromkeys(known, "a model")
+    for section in written.instances:
+        taken.update(dict.fromkeys(resolve.facts_of(section).adapters, "an adapter that an engine loads at its start"))
+    for index, adapter in enumerate(written.adapters):
+        if adapter.name in taken:
+            problem = f"{adapter.name!r} is the name of {taken[adapter.name]} already"
+            yield ("adapters", index, "name"), problem, "choose another name"
+        taken[adapter.name] = f"adapters[{index}]"
+        if adapter.base not in known:
+            problem = f"no instance serves the model {adapter.base!r}"
+            yield ("adapters", index, "baseModel"), problem, f"the models here are {', '.join(sorted(known))}"
 
 
 def _ports(written: ConfigFile) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from controller.config.mistakes import KeyPath
 from controller.config.schema import (
     PLAIN_TEXT,
     SESSION_PREFIX,
+    AdapterSection,
+    AdapterStoreSection,
     ConfigFile,
     InstanceSection,
     LaunchSection,
@@ -31,6 +33,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "state": StateSection,
     "instances": InstanceSection,
     "models": ModelSection,
+    "adapters": AdapterSection,
+    "adapter_store": AdapterStoreSection,
     "timeouts": TimeoutSection,
 }
 REQUIRED = {
@@ -85,13 +89,13 @@ def known_keys(path: KeyPath) -> list[str]:
     for part in path:
         if isinstance(part, str):
             section = SECTIONS.get(part, section)
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _advice(path: KeyPath) -> str:
     key = str(path[-1])
     sections: Mapping[str, type[BaseModel]] = {"": ConfigFile, **SECTIONS}
-    homes = [name for name, section in sections.items() if key in section.model_fields]
+    homes = [name for name, section in sections.items() if name != "adapters" and key in section.model_fields]
     if homes and homes[0]:
         return f"it belongs under {homes[0]}:"
     if homes:

@@ -101,6 +101,9 @@ def _tell(errors: list[ErrorDetails], document: Document) -> None:
 def _take_out(values: Any, error: ErrorDetails) -> None:
     """Remove what ``error`` is about, or put something harmless there."""
     *path, last = error["loc"]
+    if error["loc"][:1] == ("adapters",) and len(error["loc"]) > 1:
+        values["adapters"][error["loc"][1]] = _harmless_adapter(f"broken-{error['loc'][1]}")
+        return
     holder: Any = values
     for part in path:
         if isinstance(holder, dict) and part not in holder:
@@ -122,6 +125,10 @@ def _harmless(name: str) -> dict[str, str]:
     return {"model": name, "url": f"http://{name}.invalid"}
 
 
+def _harmless_adapter(name: str) -> dict[str, str]:
+    return {"name": name, "baseModel": name, "artifactURL": "/broken"}
+
+
 def _cross_check(written: ConfigFile, document: Document, folder: Path, environment: Mapping[str, str]) -> None:
     settled = frozenset(document.settled)
     for path, problem, fix in check(written, folder, environment):
@@ -130,7 +137,9 @@ def _cross_check(written: ConfigFile, document: Document, folder: Path, environm
 
 
 def _follows(path: KeyPath, told: Collection[str]) -> bool:
-    """Whether what was told of this instance explains the finding at ``path``."""
+    """Whether what was told of this instance, or adapter, explains the finding at ``path``."""
+    if path[:1] == ("adapters",):
+        return any(one.startswith(key_of(path[:2])) for one in told)
     if path[:1] != ("instances",):
         return False
     key = str(path[2]) if len(path) > 2 else ""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from controller.adapters.spec import AdapterSpec
 from controller.config.schema import (
     LaunchSection,
     ModelSection,
@@ -53,6 +54,7 @@ class Config:
     """One YAML file. ``digest`` is of its text; ``api_key`` is the clients'.
 
     ``rivals``: model -> the models that may not be awake with it.
+    ``credentials``: variables of the environment that hold named sets.
     """
 
     file: Path
@@ -69,6 +71,10 @@ class Config:
     residency: ResidencySection = field(default_factory=ResidencySection)
     rivals: Mapping[str, frozenset[str]] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
+    adapters: Mapping[str, AdapterSpec] = field(default_factory=dict)
+    adapters_folder: Path = Path("adapters")
+    credentials_file: Path = Path("credentials.json")
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def frontend_session(self) -> str:

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from controller.adapters.selector import selects, wants_adapters
+from controller.adapters.spec import AdapterSpec
 from controller.config import memory
 from controller.config.model import Config, Instance, session_name
 from controller.config.schema import ConfigFile, InstanceSection, SleepSection
@@ -21,6 +23,9 @@ from runtime.engines.kinds import KINDS
 from runtime.engines.spec import ArgumentFacts, EngineSpec
 
 S = TypeVar("S", bound=BaseModel)
+
+CREDENTIALS = "TORPOR_CREDENTIALS_"
+"""Variables called so hold credentials: ``TORPOR_CREDENTIALS_S3_KEYS`` is the set ``s3-keys``."""
 
 FIRST_PORT, PORTS = 20000, 10000
 """Assigned ports stay below the range the kernel hands out (from 32768)."""
@@ -50,6 +55,10 @@ def resolve(file: Path, digest: str, written: ConfigFile, environment: Mapping[s
         residency=written.residency,
         rivals=_rivals(written),
         api_key=_key(written.router.api_key_env, environment),
+        adapters={one.name: AdapterSpec.model_validate(one.model_dump(exclude={"name"})) for one in written.adapters},
+        adapters_folder=_path(file.parent, written.adapter_store.folder or f"{file.stem}.adapters"),
+        credentials_file=_path(file.parent, written.adapter_store.credentials_file or f"{file.stem}.credentials.json"),
+        credentials={name: text for name, text in environment.items() if name.startswith(CREDENTIALS)},
     )
 
 
@@ -174,6 +183,8 @@ def _instance(
         sleep_flags=section.sleep_flags,
         remote=section.url is not None,
         adapters=facts.adapters,
+        lora=facts.lora,
+        takes_adapters=_takes_adapters(section, written),
         api_key=_key(section.api_key_env, environment),
     )
     return Instance(
@@ -199,6 +210,12 @@ def _rivals(written: ConfigFile) -> dict[str, frozenset[str]]:
         for member in group.members if group.exclusive else ():
             found[member] = found.get(member, frozenset()) | frozenset(group.members) - {member}
     return found
+
+
+def _takes_adapters(section: InstanceSection, written: ConfigFile) -> bool:
+    """Its label says so, or an adapter of the file may be loaded on it."""
+    names, labels = names_of(section), section.labels
+    return wants_adapters(labels) or any(selects(one, names, labels) for one in written.adapters)
 
 
 def _key(variable: str | None, environment: Mapping[str, str]) -> str | None:

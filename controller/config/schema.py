@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic.json_schema import WithJsonSchema
 
+from controller.adapters.spec import AdapterSpec
+from controller.adapters.spec import Name as AdapterName
 from controller.config import values
 from runtime.engines.kinds import KINDS, SYNONYMS
 
@@ -215,6 +217,22 @@ class LaunchSection(Section):
     """Folder of the log files. By default <name of this file>.logs beside this file."""
 
 
+class AdapterSection(AdapterSpec):
+    """One LoRA adapter: what it was made for, where it is, on how many instances it is to be loaded."""
+
+    name: AdapterName
+    """What clients write in `model`. Letters, digits, dots, dashes and underscores; no dot at its start."""
+
+
+class AdapterStoreSection(Section):
+    """Where adapters are kept, and what they are fetched with."""
+
+    folder: Text | None = None
+    """Folder for adapters that are fetched. By default <name of this file>.adapters beside this file."""
+    credentials_file: Text | None = None
+    """JSON file of named credentials, readable by its owner only. By default <name of this file>.credentials.json."""
+
+
 class StateSection(Section):
     """Where what must survive a restart is kept."""
 
@@ -266,7 +284,7 @@ class InstanceSection(Section):
     aliases: Names = ()
     """More names that clients may write in `model`."""
     labels: Labels = {}
-    """Free notes, shown as they are."""
+    """Free notes, shown as they are. Adapters choose instances by them."""
     api_key_env: VariableName | None = None
     """Name of the environment variable that holds the engine's own key. It is sent to this engine only."""
     weight: Positive = 1
@@ -302,6 +320,10 @@ class ConfigFile(Section):
     """Settings of models, by the name their instances have under `model`."""
     state: Annotated[StateSection, BeforeValidator(values.none_is_empty)] = StateSection()
     """Where what must survive a restart is kept: who sleeps, what was launched."""
+    adapters: Annotated[tuple[AdapterSection, ...], BeforeValidator(values.as_tuple)] = ()
+    """LoRA adapters that are to be loaded. More can be added while the router runs."""
+    adapter_store: Annotated[AdapterStoreSection, BeforeValidator(values.none_is_empty)] = AdapterStoreSection()
+    """Where fetched adapters are kept, and the credentials to fetch them with."""
     launch_delay_seconds: Seconds = 0
     """A pause between two engine starts, in seconds."""
     instances: Annotated[

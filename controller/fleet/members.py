@@ -9,6 +9,8 @@ from typing import Any, overload
 from controller.fleet.errors import NotLoaded
 from controller.fleet.instance import Instance
 
+RETRY_SECONDS = 2.0
+
 
 @dataclass
 class Roll:
@@ -31,7 +33,7 @@ class Members(Sequence[Instance]):
     def check(self) -> None:
         """Raises ``NotLoaded`` when nobody has it and nobody is about to."""
         if self._roll.problem and not self._roll.on_it:
-            raise NotLoaded(self._roll.problem)
+            raise NotLoaded(self._roll.problem, retry_after=RETRY_SECONDS)
 
     @property
     def _now(self) -> list[Instance]:

@@ -35,6 +35,10 @@ class Transitions(Finding):
         self.keeper: Keeper = NoKeeper()
         self._flights = SingleFlight(self.instance.name, self._broke)
 
+    async def process(self) -> str | None:
+        """The identity of the engine's process; None where it is not known."""
+        return await self._origin.process()
+
     async def aclose(self) -> None:
         """Stop what is under way. Its mark tells the next gateway what the engine may have been told."""
         await self._flights.aclose()

@@ -148,8 +148,9 @@ class Pipeline:
         while True:
             if flight.instance is None:
                 instance = replicas.try_acquire(flight.candidates, flight.choose) or await self._wait(flight)
-                if instance not in flight.route.rename:  # it lost the adapter at the last moment
+                if instance not in flight.route.rename:  # it lost the adapter while others were tried
                     instance.end()
+                    flight.candidates = flight.route.instances
                     continue
                 flight.board(instance, self._pools[instance.name])
             try:

@@ -40,7 +40,14 @@ def openapi_document(endpoints: Sequence[Endpoint], keyed: bool) -> dict[str, An
     """OpenAPI 3.1 of the route table. ``keyed``: whether a key is asked for."""
     answers = {endpoint.answer for endpoint in endpoints if endpoint.answer is not None}
     ordered = sorted(answers, key=lambda model: model.__name__)
-    _, schemas = models_json_schema([(model, "serialization") for model in ordered], ref_template=REFS)
+    bodies = {endpoint.body for endpoint in endpoints if endpoint.body is not None}
+    _, schemas = models_json_schema(
+        [
+            *((model, "serialization") for model in ordered),
+            *((model, "validation") for model in sorted(bodies, key=lambda model: model.__name__)),
+        ],
+        ref_template=REFS,
+    )
     components: dict[str, Any] = {
         "schemas": {**schemas.get("$defs", {}), "Error": _ERROR, "AnthropicError": _ANTHROPIC_ERROR}
     }
@@ -73,6 +80,9 @@ def _operation(endpoint: Endpoint, keyed: bool) -> dict[str, Any]:
         body = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
         kinds = ("application/json", "multipart/form-data")
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": body} for kind in kinds}}
+    if endpoint.body is not None:
+        shape = {"$ref": REFS.format(model=endpoint.body.__name__)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": shape}}}
     if keyed and endpoint.path != "/health":
         operation["security"] = [{"key": []}]
     return operation

@@ -31,7 +31,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``answer``: the body of a 200; None where an engine's own answer is passed on, or it is not JSON."""
+    """``answer``: the body of a 200; None where an engine's own answer is passed on, or it is not JSON.
+
+    ``takes_body``: one for an engine. ``body``: the shape of one that is ours.
+    """
 
     method: str
     path: str
@@ -41,6 +44,7 @@ class Endpoint:
     answer: type[BaseModel] | None = None
     query: tuple[Query, ...] = ()
     takes_body: bool = False
+    body: type[BaseModel] | None = None
     statuses: dict[int, str] = field(default_factory=dict)
 
     def route(self) -> Route:

@@ -25,6 +25,12 @@ def options(args: Sequence[str], flag: str) -> tuple[str, ...]:
     return found
 
 
+def number(args: Sequence[str], flag: str) -> int | None:
+    """The value of ``flag`` as a whole number; None when it is absent or none."""
+    value = option(args, flag)
+    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+
+
 def named_paths(args: Sequence[str], flag: str, key: str) -> tuple[str, ...]:
     """The names of what ``flag`` lists as ``name=path``, or as JSON with the name under ``key``.
 

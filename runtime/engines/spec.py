@@ -25,11 +25,25 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraLimits:
+    """What an engine's arguments say of adapters; None where they say nothing.
+
+    ``max_rank``: no adapter of a higher one is taken. ``slots``: adapters ready to use at once, it swaps beyond that.
+    ``most``: adapters it can hold at all.
+    """
+
+    max_rank: int | None = None
+    slots: int | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One engine process.
 
     ``served_names``: names the engine itself answers to; the first is sent when a client used another name.
     ``adapters``: client's name -> name the engine wants for a LoRA it loads at start.
+    ``lora``: what it says of others. ``takes_adapters``: it is started so that they can be loaded while it runs.
     ``python``: the interpreter that runs it. ``args``: the user's own, in order.
     ``env``: the user's. Arguments and variables may hold tokens, so none is shown.
     ``call_seconds``: the longest that a call which changes something may take, a wake aside.
@@ -50,6 +64,8 @@ class EngineSpec:
     sleep_flags: bool = True
     remote: bool = False
     adapters: Mapping[str, str] = field(default_factory=dict)
+    lora: LoraLimits = LoraLimits()
+    takes_adapters: bool = False
     api_key: str | None = field(default=None, repr=False)
     metrics_path: str = "/metrics"
     call_seconds: float = CALL_SECONDS
@@ -76,3 +92,4 @@ class ArgumentFacts:
     port: str | None = None
     served_names: tuple[str, ...] = ()
     adapters: Mapping[str, str] = field(default_factory=dict)
+    lora: LoraLimits = LoraLimits()

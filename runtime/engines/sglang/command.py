@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runtime.engines.arguments import has_flag, named_paths, option, options
-from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+from runtime.engines.arguments import has_flag, named_paths, number, option, options
+from runtime.engines.spec import ArgumentFacts, Command, EngineSpec, LoraLimits
 
 SLEEP_FLAG = "--enable-memory-saver"
 BACKUP_FLAG = "--enable-weights-cpu-backup"
+LORA_FLAGS = (("--enable-lora",), ("--max-lora-rank", "64"), ("--lora-target-modules", "all"))
+"""Without adapters at its start it must be told how large those that come may be."""
 
 
 def command(spec: EngineSpec) -> Command:
@@ -19,6 +21,10 @@ def command(spec: EngineSpec) -> Command:
         argv += ["--port", str(spec.port)]
     if spec.sleep_flags and not has_flag(spec.args, SLEEP_FLAG):
         argv.append(SLEEP_FLAG)
+    if spec.takes_adapters:
+        for flag, *values in LORA_FLAGS:
+            if not has_flag(spec.args, flag):
+                argv += [flag, *values]
     if spec.api_key and option(spec.args, "--api-key") is None:
         argv += ["--api-key", spec.api_key]  # SGLang reads its key from nowhere else
     return Command(tuple(argv))
@@ -33,6 +39,9 @@ def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
         port=option(args, "--port"),
         served_names=names,
         adapters={lora: f"{names[0]}:{lora}" for lora in loras},
+        lora=LoraLimits(
+            number(args, "--max-lora-rank"), number(args, "--max-loras-per-batch"), number(args, "--max-loaded-loras")
+        ),
     )
 
 

@@ -18,6 +18,8 @@ def command(spec: EngineSpec) -> Command:
     if option(spec.args, "--port") is None:
         argv += ["--port", str(spec.port)]
     env = {vllm.DEV_MODE: "1"} if spec.sleep_flags else {}
+    if spec.takes_adapters and not has_flag(spec.args, vllm.LORA_FLAG):
+        argv.append(vllm.LORA_FLAG)
     if spec.api_key:
         env["SIM_API_KEY"] = spec.api_key
     return Command(tuple(argv), env)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runtime.engines.arguments import has_flag, named_paths, option, options
-from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+from runtime.engines.arguments import has_flag, named_paths, number, option, options
+from runtime.engines.spec import ArgumentFacts, Command, EngineSpec, LoraLimits
 
 SLEEP_FLAG = "--enable-sleep-mode"
 NO_SLEEP_FLAG = "--no-enable-sleep-mode"
 DEV_MODE = "VLLM_SERVER_DEV_MODE"
+LORA_FLAG = "--enable-lora"
+LORA_UPDATING = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 
 
 def command(spec: EngineSpec) -> Command:
@@ -23,6 +25,10 @@ def command(spec: EngineSpec) -> Command:
         env[DEV_MODE] = "1"
         if not has_flag(spec.args, SLEEP_FLAG) and not has_flag(spec.args, NO_SLEEP_FLAG):
             argv.append(SLEEP_FLAG)
+    if spec.takes_adapters:
+        env[LORA_UPDATING] = "True"
+        if not has_flag(spec.args, LORA_FLAG):
+            argv.append(LORA_FLAG)
     if spec.api_key:
         env["VLLM_API_KEY"] = spec.api_key  # never in argv, which every user of the machine can read
     return Command(tuple(argv), env)
@@ -35,6 +41,7 @@ def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
         port=option(args, "--port"),
         served_names=names,
         adapters={name: name for name in named_paths(args, "--lora-modules", "name")},
+        lora=LoraLimits(number(args, "--max-lora-rank"), number(args, "--max-loras"), number(args, "--max-cpu-loras")),
     )
 
 

@@ -40,6 +40,12 @@ def test_not_before_its_time(now: float, later: float) -> None:
     assert after.due(now + later) is (now + later >= after.next_at)
 
 
+def test_a_clock_that_was_set_back_holds_up_nothing() -> None:
+    """The next try would else be years away."""
+    after = failed(Tries(), 2e9, "", None, retriable=True)
+    assert after.due(1e9)
+
+
 def refused(status: int, text: str = "") -> EngineRefused:
     return EngineRefused("one", "POST /load", status, text)
 

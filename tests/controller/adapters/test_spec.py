@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from controller.adapters.selector import base_of, selected
+from controller.adapters.selector import selects
 from controller.adapters.spec import ENABLED_LABEL, MODEL_LABEL, AdapterSpec
 from controller.config.load import load
 from controller.config.model import Config
@@ -107,12 +107,4 @@ SELECTORS: list[tuple[dict[str, str], str]] = [
 def test_instances_are_selected_by_labels(labels: dict[str, str], names: str, config: Config) -> None:
     """Of the base model alone, by any of its names; two labels need not be written."""
     wanted = spec(podSelector={"matchLabels": labels})
-    assert "".join(one.name for one in selected(config.instances, wanted)) == names
-    assert base_of(config, wanted) == "org/base"
-
-
-def test_a_base_that_nobody_serves(config: Config) -> None:
-    """No model, no instance."""
-    unknown = spec(baseModel="nobody")
-    assert base_of(config, unknown) is None
-    assert selected(config.instances, unknown) == ()
+    assert "".join(one.name for one in config.instances if selects(wanted, one.names, one.labels)) == names

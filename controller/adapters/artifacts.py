@@ -1,0 +1,76 @@
+"""The folders that adapters are loaded from: fetched once, checked, and deleted when nobody uses them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
+
+from controller.adapters.credentials import Credentials
+from controller.adapters.spec import AdapterSpec
+from runtime import adapters
+from runtime.adapters import UnfitAdapter
+from runtime.downloads.credentials import Credentials as StoreCredentials
+from runtime.downloads.credentials import credentials_of
+from runtime.downloads.source import LocalSource, parse
+from runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[str, Path, StoreCredentials], Awaitable[object]]
+"""Makes the folder hold what the source holds. Raises ``DownloadError``."""
+
+
+class Artifacts:
+    """Each artefact has a folder of its own, by adapter and source: an engine never sees one change under it."""
+
+    def __init__(self, folder: Path, fetch: Fetch, credentials: Credentials, settings: Settings) -> None:
+        self._folder = folder
+        self._fetch = fetch
+        self._credentials = credentials
+        self._settings = settings
+
+    def folder_of(self, name: str, spec: AdapterSpec) -> Path:
+        """A path of this machine is used as it is."""
+        source = parse(spec.artifact_url)
+        if isinstance(source, LocalSource):
+            return source.path
+        return self._folder / name / hashlib.sha256(source.identity.encode()).hexdigest()[:16]
+
+    async def get(self, name: str, spec: AdapterSpec) -> str:
+        """The folder, whole. Raises ``DownloadError`` and ``CredentialsUnusable``."""
+        source, folder = parse(spec.artifact_url), self.folder_of(name, spec)
+        if not isinstance(source, LocalSource):
+            given = await asyncio.to_thread(self._credentials.read, spec.secret) if spec.secret else {}
+            await self._fetch(spec.artifact_url, folder, credentials_of(given, self._settings))
+        return str(folder)
+
+    async def check(self, folder: str, bases: Sequence[str], max_rank: int | None) -> None:
+        """Raises ``UnfitAdapter`` with the reason why an engine would refuse it."""
+        config = await asyncio.to_thread(adapters.read_config, Path(folder))
+        if problem := adapters.check(config, tuple(bases), max_rank):
+            raise UnfitAdapter(problem)
+
+    async def is_whole(self, folder: str) -> bool:
+        return await asyncio.to_thread((Path(folder) / adapters.CONFIG_FILE).is_file)
+
+    def owns(self, path: str | None) -> bool:
+        """Whether ``path`` is one of our folders, whoever used it."""
+        return path is not None and self._folder in Path(path).parents
+
+    async def discard(self, name: str, used: Collection[str]) -> None:
+        """Delete what ``name`` had fetched, but for what is still ``used``."""
+        await asyncio.to_thread(_discard, self._folder / name, used)
+
+
+def _discard(folder: Path, used: Collection[str]) -> None:
+    if not folder.is_dir():
+        return
+    for one in folder.iterdir():
+        if str(one) not in used:
+            shutil.rmtree(one, ignore_errors=True) if one.is_dir() else one.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()

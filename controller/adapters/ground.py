@@ -1,0 +1,152 @@
+"""What the adapter controller stands on: the instances as it sees them, and how it reaches each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from controller.adapters.artifacts import Artifacts
+from controller.adapters.backoff import FRESH
+from controller.adapters.credentials import Credentials, CredentialsUnusable
+from controller.adapters.placement import Seat
+from controller.adapters.record import Record
+from controller.adapters.roster import Roster
+from controller.adapters.selector import selects
+from controller.adapters.spec import API_KEY
+from controller.adapters.steps import Seen
+from controller.fleet.fleet import Fleet
+from controller.fleet.instance import Instance
+from controller.fleet.state import AWAKE
+from runtime.engines.base import Engine
+from state.adapters import Adapters
+
+Connect = Callable[[Instance, str], Engine]
+"""A client of an engine that asks for another key than the YAML has."""
+
+
+def key_set(name: str) -> str:
+    """The set of credentials that keeps the ``api-key`` of an adapter."""
+    return f"adapter.{name}"
+
+
+class Ground:
+    def __init__(
+        self,
+        fleet: Fleet,
+        store: Adapters,
+        artifacts: Artifacts,
+        credentials: Credentials,
+        connect: Connect,
+        *,
+        wall: Callable[[], float] = time.time,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self.store = store
+        self.artifacts = artifacts
+        self.credentials = credentials
+        self.wall = wall
+        self.chance = chance or random.Random()
+        self.records: dict[str, Record] = {}
+        self.roster = Roster(fleet.instances.values(), self._changed)
+        self._connect = connect
+
+    def candidates(self, record: Record) -> list[Instance]:
+        """The instances that its spec allows and whose engines take adapters."""
+        return [
+            instance
+            for instance in self.fleet.instances.values()
+            if instance.engine.capabilities.adapters
+            and selects(record.spec, instance.config.names, instance.config.labels)
+        ]
+
+    def seen(self, record: Record) -> list[Seen]:
+        """Each instance that it may be on, or is on."""
+        candidates = self.candidates(record)
+        others = [self.fleet.instances[name] for name in record.places if name in self.fleet.instances]
+        return [self._seen(record, one, one in candidates) for one in dict.fromkeys([*candidates, *others])]
+
+    async def engine(self, record: Record, instance: Instance) -> Engine:
+        """Spoken to with the adapter's own key, if it has one. Raises ``CredentialsUnusable``."""
+        if API_KEY not in record.spec.additional_config:
+            return instance.engine
+        kept = await asyncio.to_thread(self.credentials.read, key_set(record.name))
+        if API_KEY not in kept:
+            raise CredentialsUnusable(f"the {API_KEY} of {record.name!r} is not kept any more: apply it again")
+        return self._connect(instance, kept[API_KEY])
+
+    def on(self, instance: Instance) -> list[Record]:
+        """The adapters that are to be on it."""
+        return [one for one in self.records.values() if (place := one.places.get(instance.name)) and place.chosen]
+
+    async def forgive_restarted(self, instance: Instance, *, came_up: bool) -> None:
+        """A new process may well do what the old one would not. Where it is not known, one that ``came_up`` is new."""
+        failed = [
+            one for one in self.records.values() if (place := one.places.get(instance.name)) and place.tries != FRESH
+        ]
+        if not failed:
+            return
+        process = await self.fleet.transitions[instance.name].process()
+        for record in failed:
+            before = record.places[instance.name].tries.process
+            known = process is not None and before is not None
+            if process != before if known else came_up:
+                record.forgive(instance.name)
+                record.kick()
+
+    def reroute(self, record: Record) -> None:
+        """Put into its route just those that have it, and those that will before they are ready."""
+        members: dict[Instance, str | None] = {}
+        for name, place in record.places.items():
+            instance = self.fleet.instances.get(name)
+            if instance is None or place.leaving or record.deleting:
+                continue
+            has_it = place.path is not None if instance.state in AWAKE else _will_have_it(record, name)
+            if has_it:
+                wanted = instance.engine.adapter_model(record.name)
+                members[instance] = None if wanted == record.name else wanted
+        problem = _problem(record)
+        if members != record.route.rename or problem != record.route.problem:
+            record.route.put(members, problem)
+
+    def _changed(self, instance: Instance) -> None:
+        for record in self.records.values():
+            place = record.places.get(instance.name)
+            if place is not None:
+                if self.roster.up_for(instance) is None:
+                    place.path = None
+                self.reroute(record)
+            record.kick()
+
+    def _seen(self, record: Record, instance: Instance, candidate: bool) -> Seen:
+        place, up_for = record.place(instance.name), self.roster.up_for(instance)
+        spec = instance.config.spec
+        seat = Seat(
+            instance.name,
+            awake=instance.state in AWAKE,
+            adapters=len(self.on(instance)) + len(set(spec.adapters.values())),
+            slots=spec.lora.slots,
+            most=spec.lora.most,
+            load=instance.in_flight,
+        )
+        up_since = None if up_for is None else self.wall() - up_for
+        return Seen(seat, candidate, up_since, place.chosen, place.path, place.tries)
+
+
+def _will_have_it(record: Record, instance: str) -> bool:
+    place = record.places[instance]
+    return place.chosen and record.artifact is not None and not place.tries.used_up
+
+
+def _problem(record: Record) -> str:
+    """What a request is told while nobody has it; nothing while it is only moved about, for then requests wait."""
+    if record.deleting:
+        return f"the adapter {record.name!r} is being deleted"
+    if any(place.leaving for place in record.places.values()):
+        return ""
+    why = next((one.message for one in record.conditions if one.type == "Ready" and one.status == "False"), "")
+    if not why:
+        why = next((place.tries.problem for place in record.places.values() if place.tries.problem), "")
+    return f"the adapter {record.name!r} is not loaded anywhere ({record.phase})" + (f": {why}" if why else "")
