@@ -50,8 +50,12 @@ async def test_who_comes_second_waits_sees_progress_and_fetches_nothing(site: We
 async def test_when_the_first_is_cancelled_the_second_does_it(site: Web, tmp_path: Path) -> None:
     """A wait that is cancelled disturbs nobody."""
     page = site.pages["/a.bin"] = Page(BODY, hold=asyncio.Event())
-    first, second, third = (asyncio.create_task(fetch(site.url("/a.bin"), tmp_path / "out")) for _ in range(3))
+    first = asyncio.create_task(fetch(site.url("/a.bin"), tmp_path / "out"))
     await page.held.wait()
+    seen: list[Progress] = []
+    second = asyncio.create_task(fetch(site.url("/a.bin"), tmp_path / "out"))
+    third = asyncio.create_task(fetch(site.url("/a.bin"), tmp_path / "out", on_progress=seen.append))
+    await until(lambda: seen)
     third.cancel()
     await asyncio.wait([third])
     assert ".out.part" in names(tmp_path)
