@@ -26,6 +26,7 @@ from runtime.downloads.errors import AccessDenied, DownloadError, NotFound, Sour
 from runtime.downloads.http import read_range
 from runtime.downloads.listing import Listing, RemoteFile, checked
 from runtime.downloads.source import HubSource
+from runtime.downloads.threads import in_thread
 
 T = TypeVar("T")
 SECONDS = 30.0
@@ -53,7 +54,7 @@ class HubOrigin:
             raise SourceUnreachable(f"{self._source.shown}: the hub names no commit")
         tree = await self._ask(lambda: list(self._api.list_repo_tree(name, recursive=True, revision=commit)))
         files = [self._file(entry, commit) for entry in tree if isinstance(entry, RepoFile)]
-        return Listing(commit, checked(files))
+        return Listing(commit, await in_thread(checked, files))
 
     def read(self, file: RemoteFile, start: int) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}

@@ -23,7 +23,7 @@ class LocalOrigin:
         self._path = source.path
 
     async def listing(self) -> Listing:
-        files = checked(await in_thread(self._files))
+        files = await in_thread(lambda: checked(self._files()))
         return Listing(revision_of(files), files)
 
     @asynccontextmanager

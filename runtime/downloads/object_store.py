@@ -60,7 +60,7 @@ class ObjectOrigin:
         for make in self._stores:
             try:
                 store = await in_thread(self._made, make)
-                files = checked(await self._files(store))
+                files = await in_thread(checked, await self._files(store))
                 if make is not self._stores[-1]:
                     with self._translated():  # a bucket may show its names to all, and its objects to some
                         await obstore.head_async(store, files[0].place)
