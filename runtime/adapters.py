@@ -46,8 +46,9 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 def check(config: Mapping[str, Any], bases: tuple[str, ...], max_rank: int | None) -> str | None:
     """Why an engine would refuse an adapter of this ``adapter_config.json``; None when nothing speaks against it.
 
-    ``bases``: names and paths of the engine's model. They are compared by their last part only, for an adapter trained
-    on ``/data/Llama-3`` fits ``meta-llama/Llama-3``. What is not known (no bases, ``max_rank`` None) is not checked.
+    ``bases``: names and paths of the engine's model. They are compared by their last part only, and one may go on where
+    the other ends: an adapter trained on ``/data/Llama-3`` fits ``meta-llama/Llama-3`` and ``org/Llama-3-AWQ``. What is
+    not known (no bases, ``max_rank`` None) is not checked.
     """
     kind = config.get("peft_type", "LORA")
     if str(kind).upper() != "LORA":
@@ -58,9 +59,13 @@ def check(config: Mapping[str, Any], bases: tuple[str, ...], max_rank: int | Non
     if max_rank is not None and rank > max_rank:
         return f"its rank {rank} is above the engine's max_lora_rank {max_rank}"
     base = config.get("base_model_name_or_path")
-    if isinstance(base, str) and base and bases and _last(base) not in {_last(one) for one in bases}:
+    if isinstance(base, str) and base and bases and not any(_alike(_last(base), _last(one)) for one in bases):
         return f"it was made for {base!r}, and the engine serves {', '.join(map(repr, bases))}"
     return None
+
+
+def _alike(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def _last(model: str) -> str:

@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 
 KEPT = 500
 """Ended jobs that are remembered, and jobs that may run at once."""
-
-
 NOTHING_YET = Progress(0, None, 0, None)
 
 
@@ -94,6 +92,7 @@ class Jobs:
         job = Job(secrets.token_hex(8), kind, request, claims, shown, self._clock())
         self._jobs[job.id] = job
         job.task = asyncio.create_task(self._run(job, work))
+        job.task.add_done_callback(lambda task: self._ended(job, task.cancelled()))
         self._forget()
         return job
 
@@ -148,16 +147,18 @@ class Jobs:
         try:
             job.result = await work(job)
             job.status = Status.COMPLETED
-        except asyncio.CancelledError:
-            job.status = Status.CANCELLED
         except Exception as error:
             job.error, job.failure, job.status = error, failure_of(error), Status.FAILED
             if isinstance(error, EXPECTED):
                 log.warning("job %s (%s): %s", job.id, job.kind, job.failure.message)
             else:
                 log.error("job %s (%s)", job.id, job.kind, exc_info=error)
-        finally:
-            job.finished_at = self._clock()
+
+    def _ended(self, job: Job, cancelled: bool) -> None:
+        """Also of one that was cancelled before it had begun."""
+        if cancelled:
+            job.status = Status.CANCELLED
+        job.finished_at = self._clock()
 
     def _forget(self) -> None:
         """The oldest that have ended, beyond what is kept."""

@@ -15,8 +15,8 @@ from runtime.engines.spec import EngineSpec
 from runtime.metrics.names import VOCABULARIES, Vocabulary
 
 ENGINE_KEYS = ("ENGINE_API_KEY", "VLLM_API_KEY")
-ADAPTERS = Path(tempfile.gettempdir()) / "aibrix" / "adapters"
-MODELS = Path(tempfile.gettempdir()) / "aibrix" / "models"
+ADAPTERS = Path("/tmp/aibrix/adapters")  # AIBrix's: engines beside it have the volume mounted there
+MODELS = Path("/tmp/aibrix/models")
 SECRETS = Path("/var/run/secrets/aibrix")
 LONGEST_TIMEOUT = 86_400.0
 

@@ -19,6 +19,8 @@ FITS: list[tuple[dict[str, Any], tuple[str, ...], int | None]] = [
     ({"r": 8, "base_model_name_or_path": "org/Llama"}, ("tiny", "/models/llama"), 16),
     ({"r": 8, "base_model_name_or_path": "/data/llama/"}, ("org/Llama",), 16),
     ({"r": 8, "base_model_name_or_path": "org/Llama"}, ("/c/hub/models--org--Llama/snapshots/0ab1",), None),
+    ({"r": 8, "base_model_name_or_path": "org/Llama"}, ("other/Llama-AWQ",), None),
+    ({"r": 8, "base_model_name_or_path": "org/Llama-Instruct"}, ("other/llama",), None),
     ({"r": 8, "base_model_name_or_path": None}, ("org/Llama",), 16),
     ({"r": 8, "base_model_name_or_path": ""}, ("org/Llama",), 16),
     ({"r": 8, "base_model_name_or_path": "org/Llama"}, (), None),

@@ -114,6 +114,23 @@ async def test_a_refused_unload_keeps_the_files_and_says_so(tmp_path: Path) -> N
         assert list(await side.loaded()) == ["a"]
 
 
+@each_dialect
+async def test_the_engines_errors_are_told_as_they_are(sim: SimOptions, tmp_path: Path) -> None:
+    """Its status, 504 when it is late: what a controller needs to know whether to try again."""
+    async with beside(sim, tmp_path, environ={"REQUEST_TIMEOUT": "0.2"}) as side:
+        for body in (
+            {"lora_name": "a", "lora_path": side.adapter("a")},
+            {"lora_name": "b", "artifact_url": side.adapter("b")},
+        ):
+            await side.sim.fault(fail_load={"status": 503, "times": 1, "body": "service unavailable"})
+            refused = await side.post(LOAD, body)
+            assert is_error(refused.json(), 503)
+            assert "service unavailable" in refused.json()["message"]
+            await side.sim.fault(slow_load={"seconds": 60, "times": 1})
+            assert is_error((await side.post(LOAD, body)).json(), 504)
+            assert (await side.post(LOAD, body)).status_code == 200
+
+
 async def test_files_of_others_stay(tmp_path: Path) -> None:
     """What was not downloaded here is not deleted here, whatever its folder is called."""
     async with beside(QUICK, tmp_path) as side:
