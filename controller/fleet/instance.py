@@ -23,6 +23,9 @@ EVICTED = "evicted"
 
 WAKES_KEPT = 32
 
+READY = State.READY
+"""An enumeration is slow to be asked for what is in it, and each request is counted in."""
+
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between failed wakes: doubled from the first to the last."""
 
@@ -95,7 +98,7 @@ class Instance:
 
     def begin(self) -> None:
         """Count a request in. Only while ready: whoever picks an instance does so without waiting in between."""
-        if self.state is not State.READY:
+        if self.state is not READY:
             raise AssertionError(f"{self.name} is {self.state}, not ready")
         self.in_flight += 1
         if self.troubled:

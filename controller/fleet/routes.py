@@ -57,13 +57,14 @@ class Replicas:
 
     def try_acquire(self, among: Sequence[Instance], choose: Choose) -> Instance | None:
         """Count a request in on one of ``among`` that is ready; None when none is. The caller ``end``s what it gets."""
-        ready = self.ready(among)
+        ready = self._ready if among is self.instances else self.ready(among)
         if not ready:
             return None
         chosen = choose(ready)
         if len(ready) < len(among) and (chosen.in_flight >= BUSY or not chosen.breaker.admits):
             self._wake_another(among)
-        return _begin(chosen)
+        chosen.begin()
+        return chosen
 
     async def acquire(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
         """As ``try_acquire``, but wait until one is ready, and wake it if need be.

@@ -8,8 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router import envelope
 from router.errors import NotAuthenticated
-from router.proxy.body import header
-from router.proxy.headers import Headers
+from router.proxy.headers import Headers, header
 
 OPEN_PATHS = frozenset({"/health"})
 

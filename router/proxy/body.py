@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from starlette.types import Receive, Scope
 from router.errors import GatewayError, InvalidRequest, RequestTimeout, TooLarge, Unavailable, UnknownEncoding
 from router.proxy.buffered import Share
 from router.proxy.encoding import decode, encodings_of
-from router.proxy.headers import Headers
+from router.proxy.headers import Headers, header
 
 STALL_SECONDS = 30.0
 """How long the next piece of a body may take."""
@@ -27,8 +26,7 @@ class ClientGone(Exception):
     """The client has left: there is nobody to answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peek:
+class Peek(msgspec.Struct, frozen=True):
     """What the gateway must know of a request. ``model_at``: where its bytes are in a form, None in JSON."""
 
     model: str
@@ -37,6 +35,13 @@ class Peek:
 
 
 class _Json(msgspec.Struct):
+    model: str = ""
+    stream: bool | None = False
+
+
+class _AnyJson(msgspec.Struct):
+    """What is one of these may be of any type."""
+
     model: msgspec.Raw = msgspec.Raw()
     stream: msgspec.Raw = msgspec.Raw()
 
@@ -115,7 +120,7 @@ async def _discard(receive: Receive, limit: int) -> bool:
 def peek(headers: Headers, body: bytes) -> Peek:
     """Find ``model`` and ``stream``. Raises ``InvalidRequest`` when the body is not what it should be."""
     content_type = header(headers, b"content-type")
-    if content_type.lower().startswith(b"multipart/form-data"):
+    if content_type != b"application/json" and content_type.lower().startswith(b"multipart/form-data"):
         return _peek_form(content_type, body)
     return _peek_json(body)
 
@@ -132,20 +137,23 @@ def rename(body: bytes, peeked: Peek, model: str) -> bytes:
     return msgspec.json.encode(fields)
 
 
-def header(headers: Headers, name: bytes) -> bytes:
-    for key, value in headers:
-        if key == name:
-            return value
-    return b""
-
-
 _decoder = msgspec.json.Decoder(_Json)
+_any_decoder = msgspec.json.Decoder(_AnyJson)
 _name_decoder = msgspec.json.Decoder(str)
 
 
 def _peek_json(body: bytes) -> Peek:
     try:
         found = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _peek_odd_json(body)
+    return Peek(found.model, found.stream is True) if found.model else _peek_odd_json(body)
+
+
+def _peek_odd_json(body: bytes) -> Peek:
+    """The same for what is not as nearly all are, and to say what is wrong with it."""
+    try:
+        found = _any_decoder.decode(body)
     except msgspec.ValidationError:
         raise InvalidRequest("The body must be a JSON object.", "invalid_body") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as broken:

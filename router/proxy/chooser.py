@@ -11,8 +11,8 @@ from controller.config.schema import ModelSection
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose
 from router.balancing import POLICIES, Wants
-from router.proxy.body import header
 from router.proxy.call import Call
+from router.proxy.headers import header
 
 PROMPT = re.compile(rb'"(?:messages|prompt|input|system)"\s*:')
 
@@ -24,10 +24,12 @@ class Chooser:
         self._policy = POLICIES[settings.balancing]()
         self._header = settings.session_header.encode()
         self._field = settings.session_field
-        self._blind: Choose = lambda ready: self._policy.choose(ready, b"")
+        self._blind: Choose | None = None
+        if self._policy.wants is Wants.NOTHING:
+            self._blind = lambda ready: self._policy.choose(ready, b"")
 
     def for_call(self, call: Call) -> Choose:
-        if self._policy.wants is Wants.NOTHING:
+        if self._blind is not None:
             return self._blind
         about = self._session(call) if self._policy.wants is Wants.SESSION else prompt_of(call.body)
         return lambda ready: self._choose(ready, about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose, Route
@@ -18,7 +19,7 @@ from router.proxy.refusal import MAY_REFUSE, Answer, Holding, Refused
 from router.proxy.retry import Attempts
 from router.proxy.tokens import Tail
 from router.proxy.upstream import ConnectFailed, Dropped, Silent, Stopped, Upstream, UpstreamError
-from router.traffic.monitor import Outcome, Tracked
+from router.traffic.monitor import SUCCESS, Outcome, Tracked
 
 Landed = Callable[["Flight", UpstreamError | None], None]
 
@@ -26,30 +27,17 @@ Landed = Callable[["Flight", UpstreamError | None], None]
 class Flight:
     """Passes on what arrives as it comes. ``landed`` is called once, with the answer's end or what went wrong."""
 
-    __slots__ = (
-        "_decided",
-        "_stream",
-        "abandoned",
-        "admitted",
-        "attempts",
-        "call",
-        "candidates",
-        "choose",
-        "instance",
-        "is_event_stream",
-        "landed",
-        "peeked",
-        "pool",
-        "priority",
-        "queue",
-        "refusal",
-        "route",
-        "started",
-        "status",
-        "tail",
-        "tracked",
-        "upstream",
-    )
+    # What a flight begins with, here rather than in each: nearly all of it stays so.
+    admitted = False
+    refusal: Answer | None = None
+    instance: Instance | None = None
+    pool: Pool | None = None
+    upstream: Upstream | None = None
+    started = False
+    abandoned = False
+    is_event_stream = False
+    status = 0
+    _decided = False
 
     def __init__(
         self,
@@ -68,21 +56,14 @@ class Flight:
         self.choose = choose
         self.queue = queue
         self.priority = priority
-        self.admitted = False
-        self.attempts = Attempts()
-        self.refusal: Answer | None = None
         self.candidates: Sequence[Instance] = route.instances
-        self.instance: Instance | None = None
-        self.pool: Pool | None = None
-        self.upstream: Upstream | None = None
         self.landed: Landed = _nowhere
-        self.started = False
-        self.abandoned = False
-        self.is_event_stream = False
-        self.status = 0
         self.tail = Tail()
         self._stream = peeked.stream
-        self._decided = False
+
+    @cached_property
+    def attempts(self) -> Attempts:
+        return Attempts()
 
     def try_enter(self) -> bool:
         """Take a place in the model's queue if it has one free, or no limit."""
@@ -146,7 +127,7 @@ class Flight:
         successful = broken is None and status < 400
         if successful:
             self.instance.served += 1
-        self.record(Outcome.SUCCESSFUL if successful else Outcome.FAILED, status)
+        self.record(SUCCESS if successful else Outcome.FAILED, status)
 
     def pass_on_refusal(self, answer: Answer) -> None:
         """The engine's own word, now that nobody else has done better."""

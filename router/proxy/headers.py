@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence, Set
+import os
+from collections.abc import Iterator, Sequence, Set
 
 from runtime.engines.spec import EngineSpec
 
@@ -29,37 +29,69 @@ NOT_RETURNED = HOP_BY_HOP | {b"x-torpor-instance", b"x-torpor-error-source"}
 """Another Torpor's marks are about instances that this one's clients do not know."""
 
 REQUEST_ID = b"x-request-id"
+NOTED = NOT_RETURNED | {REQUEST_ID}
 
-_identities = random.Random()
-"""They are names, not secrets; asking the kernel for each costs as much as parsing a request."""
+LINE = b": ".join
+"""One header as it is sent."""
+
+
+def _random_names() -> Iterator[bytes]:
+    """Many at a time: the kernel is asked for chance less often."""
+    while True:
+        names = os.urandom(16 * 256).hex().encode()
+        for start in range(0, len(names), 32):
+            yield names[start : start + 32]
+
+
+_identities = _random_names()
+
+
+def header(headers: Headers, name: bytes) -> bytes:
+    """The first of that name; empty when there is none."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return b""
 
 
 def request_id(headers: Headers) -> bytes:
     """The client's own id, or a new one."""
-    for name, value in headers:
-        if name == REQUEST_ID and value:
-            return value
-    return b"%032x" % _identities.getrandbits(128)
+    return header(headers, REQUEST_ID) or next(_identities)
 
 
 def request_head(
     method: str, target: bytes, headers: Headers, spec: EngineSpec, host: bytes, identity: bytes, length: int
 ) -> bytes:
     """The head of the request to an engine, as bytes. ``target``: raw path with its query."""
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), target, host)]
-    lines += [b"%b: %b\r\n" % one for one in _kept(headers, NOT_FORWARDED)]
-    key = b"authorization: Bearer %b\r\n" % spec.api_key.encode() if spec.api_key else b""
-    lines.append(b"x-request-id: %b\r\ncontent-length: %d\r\n%b\r\n" % (identity, length, key))
-    return b"".join(lines)
+    lines = [b" ".join((method.encode(), target, b"HTTP/1.1")), b"host: " + host]
+    for one in headers:
+        if one[0] not in NOT_FORWARDED:
+            lines.append(LINE(one))
+        elif one[0] == b"connection" and one[1] != b"keep-alive":
+            kept = _kept(headers, NOT_FORWARDED)
+            lines[2:] = map(LINE, kept)
+            break
+    lines += (b"x-request-id: " + identity, b"content-length: %d" % length)
+    if spec.api_key:
+        lines.append(b"authorization: Bearer " + spec.api_key.encode())
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
 
 
 def response_headers(headers: Headers, identity: bytes, instance: bytes, failed: bool) -> list[tuple[bytes, bytes]]:
     """What the client gets: the engine's headers, and who answered."""
-    kept = _kept(headers, NOT_RETURNED)
-    for name, _ in kept:
-        if name == REQUEST_ID:
+    kept, named = [], False
+    for one in headers:
+        if one[0] not in NOTED:
+            kept.append(one)
+        elif one[0] == REQUEST_ID:
+            kept.append(one)
+            named = True
+        elif one[0] == b"connection" and one[1] != b"keep-alive":
+            kept = _kept(headers, NOT_RETURNED)
+            named = any(one[0] == REQUEST_ID for one in kept)
             break
-    else:
+    if not named:
         kept.append((REQUEST_ID, identity))
     kept.append((b"x-torpor-instance", instance))
     if failed:
@@ -70,9 +102,9 @@ def response_headers(headers: Headers, identity: bytes, instance: bytes, failed:
 def _kept(headers: Headers, dropped: Set[bytes]) -> list[tuple[bytes, bytes]]:
     """Those that are not ``dropped``, nor named by ``Connection`` as being for this hop only."""
     kept = [one for one in headers if one[0] not in dropped]
-    if len(kept) != len(headers):
+    if len(kept) != len(headers) and header(headers, b"connection"):
         listed = [value for name, value in headers if name == b"connection"]
-        if listed and listed != [b"keep-alive"]:
+        if listed != [b"keep-alive"]:
             names = {word.strip().lower() for value in listed for word in value.split(b",")}
             kept = [one for one in kept if one[0] not in names]
     return kept

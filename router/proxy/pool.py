@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Collection
+from time import monotonic
 from urllib.parse import urlsplit
 
 from controller.config.schema import TimeoutSection
@@ -47,10 +48,9 @@ class Pool:
 
     def kept(self) -> Upstream | None:
         """A connection that was used lately. The one used last is freshest: if it is too old, all are."""
-        now = asyncio.get_running_loop().time()
         while self._idle:
             upstream = self._idle.pop()
-            if upstream.reusable and now - upstream.last_byte < IDLE_SECONDS:
+            if upstream.reusable and monotonic() - upstream.last_byte < IDLE_SECONDS:
                 self._busy.add(upstream)
                 return upstream
             upstream.abort()
@@ -61,9 +61,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.timeouts.connect):
-                _, upstream = await loop.create_connection(
-                    lambda: Upstream(loop), self._address, self._port, ssl=self._ssl
-                )
+                _, upstream = await loop.create_connection(Upstream, self._address, self._port, ssl=self._ssl)
         except TimeoutError:
             raise ConnectFailed(f"no connection within {self.timeouts.connect:g} s") from None
         except OSError as refused:
@@ -81,7 +79,7 @@ class Pool:
 
     def sweep(self) -> None:
         """Close what nobody used lately, and give up on answers that have fallen silent."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         self._drop_idle(now)
         for upstream in list(self._busy):
             # Engines send the head of a stream at once, and then nothing until the prompt is read.

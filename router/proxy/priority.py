@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from router.errors import InvalidRequest
-from router.proxy.body import header
-from router.proxy.headers import Headers
+from router.proxy.headers import Headers, header
 
 LARGEST = 1_000_000
 

@@ -65,8 +65,6 @@ class Makers:
 class Creation(Flight):
     """Learns the id of the response that it brings, before the client does. ``makers``: None if it need not."""
 
-    __slots__ = ("_beginning", "_makers")
-
     def __init__(
         self,
         makers: Makers | None,

@@ -14,11 +14,16 @@ UpstreamError
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any, Protocol
 
 import httptools
 
 MAX_HEAD_BYTES = 65_536
+FRAMES = frozenset({b"content-length", b"transfer-encoding"})
+
+COPIED_BYTES = 32_768
+"""A smaller body is copied behind its head: the transport takes longer to send two pieces."""
 
 
 class UpstreamError(Exception):
@@ -67,7 +72,6 @@ class Upstream(asyncio.Protocol):
         "_framed",
         "_fresh",
         "_head_done",
-        "_loop",
         "_parser",
         "_paused",
         "_sink",
@@ -82,13 +86,12 @@ class Upstream(asyncio.Protocol):
         "status",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = True
         self.started = self.body_begun = False
         self.last_byte = self.sent_at = 0.0
-        self._loop = loop
         self._transport: Any = None
         self._parser: Any = httptools.HttpResponseParser(self)
         self._arrived: list[bytes] = []
@@ -113,8 +116,11 @@ class Upstream(asyncio.Protocol):
         self.headers = []
         self._frame_bytes = 0
         self._sink = sink
-        self.last_byte = self.sent_at = self._loop.time()
-        self._transport.writelines((head, body))
+        self.last_byte = self.sent_at = monotonic()
+        if len(body) < COPIED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     def pause(self) -> None:
         """Stop reading: whoever takes the answer has enough of it."""
@@ -172,10 +178,15 @@ class Upstream(asyncio.Protocol):
                 return
             self._transport.close()  # it came after a whole answer: that one is good, the connection is not
         arrived, sink = self._arrived, self._sink
-        if flowing and len(arrived) == 1 and not self.complete and sink is not None:  # nearly every piece of a stream
-            sink.more(self, arrived.pop())
-        else:
+        if len(arrived) != 1 or sink is None:
             self._piece(data)
+        elif flowing and not self.complete:  # nearly every piece of a stream
+            sink.more(self, arrived.pop())
+        else:  # nearly every other answer, all of it
+            self.started = self._told = True
+            if self.complete:
+                self._sink = None
+            sink.arrived(self, arrived.pop())
 
     def _piece(self, data: bytes) -> None:
         """Pass on what a read brought: a head, perhaps, and all that it brought of the body as one piece."""
@@ -222,7 +233,7 @@ class Upstream(asyncio.Protocol):
         if self.complete or self._head_done:
             return  # a trailer: it ends with this hop
         name = name.lower()
-        if name in (b"content-length", b"transfer-encoding"):
+        if name in FRAMES:
             self._framed = True
         self.headers.append((name, value))
 
@@ -249,7 +260,7 @@ class Upstream(asyncio.Protocol):
         if not self._head_done or self.complete:
             return
         self.complete = True
-        self.last_byte = self._loop.time()
+        self.last_byte = monotonic()
         transport = self._transport
         if transport is None:
             return

@@ -10,8 +10,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from router.proxy.buffered import Buffered
 from router.proxy.door import Headers, nothing
+from router.proxy.headers import LINE
 
 BODILESS = (204, 304)
+STATUS = {status: line.removesuffix(b"\r\n") for status, line in STATUS_LINE.items()}
+FRAMING = frozenset({b"content-length", b"connection"})
 
 SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
 """How a chunk of each size begins."""
@@ -103,25 +106,29 @@ class DirectDoor:
         if self.disconnected:
             return
         self._started = True
-        parts = [STATUS_LINE[status]]
+        lines = [STATUS[status]]
         sized = status in BODILESS
         for one in headers:
-            name = one[0]
-            if name == b"content-length":
+            if one[0] in FRAMING:
+                if one[0] == b"connection":  # nobody here says anything but close, which is said below
+                    self.keep_alive = False
+                    continue
                 sized = True
-            elif name == b"connection":  # nobody here says anything but close, which is said below
-                self.keep_alive = False
-                continue
-            parts.append(b"%b: %b\r\n" % one)
+            lines.append(LINE(one))
         if not sized:
             if self._chunks:
                 self._chunked = True
-                parts.append(b"transfer-encoding: chunked\r\n")
+                lines.append(b"transfer-encoding: chunked")
             else:
                 self.keep_alive = False  # such a client is told the end by the connection's
-        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self._add(parts, chunk, last)
-        self._send(b"".join(parts))
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        head = b"\r\n".join(lines)
+        if self._chunked:
+            parts = [head]
+            self._add(parts, chunk, last)
+            self._send(b"".join(parts))
+        else:
+            self._send(head + chunk)
         if last:
             self._complete()
 
@@ -156,8 +163,9 @@ class DirectDoor:
 
     def let_go(self) -> None:
         """The request's body is needed no more."""
-        self._buffered.held -= self.held
-        self.held = 0
+        if self.held:
+            self._buffered.held -= self.held
+            self.held = 0
 
     def break_off(self, chunk: bytes) -> None:
         if chunk:

@@ -130,35 +130,38 @@ class DirectProtocol(HttpToolsProtocol):
         noted, encoded = self._noted, False
         if len(noted) != 1 or noted[0] != self._host:
             encoded = self._judge()
-        limits = self.limits
+        url, headers, limits = self.url, self.headers, self.limits
         if (
-            len(self.url) > limits.url
-            or len(self.headers) > limits.headers
+            len(url) > limits.url
+            or len(headers) > limits.headers
             or self._arrived > limits.head
             or self._split_head == self._number
         ):
-            measure(self.url, self.headers, limits)
+            measure(url, headers, limits)
         self._size = 0
         if self._offered:
             return
-        path, _, query = self.url.partition(b"?")
-        way: ShortWay | None = getattr(self.app, "short_way", None)
+        way, parser = self._way, self.parser
+        if way is None:
+            self._way = way = getattr(self.app, "short_way", None)
+        path, _, query = url.partition(b"?")
         serve = way.serve.get(path) if way is not None and not encoded else None
         free = cycle is None or cycle.response_complete
-        if serve is None or not free or self.parser.get_method() != b"POST" or b"#" in query:
+        if serve is None or not free or parser.get_method() != b"POST" or (query and b"#" in query):
             self._become_asgi()
             return
         assert way is not None
-        self._refusal = way.guard(self.headers) if way.guard is not None else None
+        self._refusal = way.guard(headers) if way.guard is not None else None
         if self._refusal is not None and self.expect_100_continue:
             raise self._refusal  # its body need not come
         self._part = BODY
-        version = self.parser.get_http_version()
-        door = DirectDoor(self, way.buffered, version == "1.1", version == "1.1" and self.parser.should_keep_alive())
-        self._door = self._reading = door
-        self._way, self._serve = way, serve
+        modern = parser.get_http_version() == "1.1"
+        self._door = self._reading = door = DirectDoor(
+            self, way.buffered, modern, modern and parser.should_keep_alive()
+        )
+        self._serve = serve
         self._path = path.decode("latin-1")
-        self._head = self.headers
+        self._head = headers
         self.headers = []  # a trailer is no header
         self._body: list[bytes] = []
         self.cycle = door  # type: ignore[assignment]  # it keeps the books that uvicorn looks into
@@ -168,13 +171,11 @@ class DirectProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         size = len(body)
         self._size += size
-        door = self._reading
-        if door is None:
+        door, way = self._reading, self._way
+        if door is None or way is None:
             if not self._offered:
                 super().on_body(body)
             return
-        way = self._way
-        assert way is not None
         if self._refusal is None:
             if self._size > way.max_body:
                 self._refusal = too_large(way.max_body)

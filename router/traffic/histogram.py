@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 
 FIRST_EXPONENT, LAST_EXPONENT = -4, 4
@@ -12,7 +13,6 @@ FIRST_EXPONENT, LAST_EXPONENT = -4, 4
 PER_DECADE = 60
 BUCKETS = (LAST_EXPONENT - FIRST_EXPONENT) * PER_DECADE + 2
 EXPORTED_PER_DECADE = 3
-_FIRST_EDGE = 10.0**FIRST_EXPONENT
 
 
 class Histogram:
@@ -26,7 +26,7 @@ class Histogram:
     def add(self, seconds: float) -> None:
         self.count += 1
         self.sum += seconds
-        self._counts[bucket_of(seconds)] += 1
+        self._counts[bisect_left(_EDGES, seconds)] += 1
 
     def percentile(self, fraction: float) -> float | None:
         """The value that ``fraction`` of all stay at or below; None when there is none yet."""
@@ -53,7 +53,8 @@ def edge(index: float) -> float:
     return float(10.0 ** (FIRST_EXPONENT + index / PER_DECADE))
 
 
+_EDGES = [edge(index) for index in range(BUCKETS - 1)]
+
+
 def bucket_of(seconds: float) -> int:
-    if seconds <= _FIRST_EDGE:
-        return 0
-    return min(BUCKETS - 1, math.ceil((math.log10(seconds) - FIRST_EXPONENT) * PER_DECADE - 1e-9))
+    return bisect_left(_EDGES, seconds)

@@ -7,7 +7,6 @@ entry, so nothing that a client sends makes one.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
@@ -28,6 +27,9 @@ class Outcome(StrEnum):
     """The client left before the end."""
 
 
+SUCCESS = Outcome.SUCCESSFUL
+"""An enumeration is slow to be asked for what is in it."""
+
 STATUS_CLASSES = tuple(f"{first}xx" for first in range(10))
 _OUTCOME_SERIES = {Outcome.SUCCESSFUL: SUCCESSFUL, Outcome.FAILED: FAILED, Outcome.CANCELLED: CANCELLED}
 
@@ -41,7 +43,7 @@ class ModelTraffic:
         self.in_flight = 0
         self.waiting = 0
         self.outcomes = dict.fromkeys(Outcome, 0)
-        self.statuses: Counter[str] = Counter()
+        self.by_class = [0] * len(STATUS_CLASSES)
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.latency = Histogram()
@@ -50,7 +52,7 @@ class ModelTraffic:
         self.wait = Histogram()
         self.last_activity: float | None = None
         self._monitor = monitor
-        self._clock = monitor.clock
+        self.now = monitor.clock
         self._rings: tuple[Ring, Ring] | None = None
         self._second = self._second_over = float("-inf")
         self._amounts = [0.0] * len(SERIES)
@@ -58,12 +60,10 @@ class ModelTraffic:
 
     def begin(self, arrived: float) -> Tracked:
         """Count a request in. ``arrived``: when its first byte came, on the monotonic clock."""
-        self.last_activity = now = self._clock()
+        self.last_activity = now = self.now()
         self.total += 1
         self.in_flight += 1
-        if now >= self._second_over:
-            self._next_second(now)
-        self._amounts[REQUESTS] += 1.0
+        self.second(now)[REQUESTS] += 1.0
         return Tracked(self, arrived)
 
     def rate(self, window: float) -> float:
@@ -97,26 +97,17 @@ class ModelTraffic:
             since = self.last_activity
         return max(0.0, self._monitor.clock() - since)
 
-    def end(self, tracked: Tracked, outcome: Outcome, status: int, prompt_tokens: int, completion_tokens: int) -> None:
-        self.last_activity = now = self._clock()
-        duration = max(0.0, now - tracked.arrived)
-        self.in_flight -= 1
-        self.outcomes[outcome] += 1
-        self.statuses[STATUS_CLASSES[status // 100]] += 1
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
-        self.latency.add(duration)
-        if outcome is Outcome.SUCCESSFUL:
-            self.successful_latency += duration
+    def second(self, now: float) -> list[float]:
+        """What to add to, in each of ``SERIES``, for what happens ``now``."""
         if now >= self._second_over:
-            self._next_second(now)
-        amounts = self._amounts
-        amounts[_OUTCOME_SERIES[outcome]] += 1.0
-        amounts[DURATION] += duration
-        amounts[TOKENS] += prompt_tokens + completion_tokens
+            self._pour()
+            self._second, self._second_over = now, now // 1 + 1
+        return self._amounts
 
-    def now(self) -> float:
-        return self._clock()
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        """How many answers of each class there were, of those that there were."""
+        return {name: count for name, count in zip(STATUS_CLASSES, self.by_class, strict=True) if count}
 
     @property
     def last_activity_wall(self) -> float | None:
@@ -124,11 +115,6 @@ class ModelTraffic:
         if self.last_activity is None:
             return None
         return self._monitor.wall() - (self._monitor.clock() - self.last_activity)
-
-    def _next_second(self, now: float) -> None:
-        self._pour()
-        self._second = now
-        self._second_over = now // 1 + 1
 
     def _pour(self) -> None:
         amounts = [(series, amount) for series, amount in enumerate(self._amounts) if amount]
@@ -166,9 +152,29 @@ class Tracked:
 
     def end(self, outcome: Outcome, status: int, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """``status``: the one the client was sent, or would have been."""
-        if not self._ended:
-            self._ended = True
-            self._traffic.end(self, outcome, status, prompt_tokens, completion_tokens)
+        if self._ended:
+            return
+        self._ended = True
+        traffic = self._traffic
+        traffic.last_activity = now = traffic.now()
+        duration = now - self.arrived
+        if duration < 0.0:
+            duration = 0.0
+        traffic.in_flight -= 1
+        traffic.outcomes[outcome] += 1
+        traffic.by_class[status // 100] += 1
+        traffic.latency.add(duration)
+        amounts = traffic.second(now)
+        amounts[DURATION] += duration
+        if outcome is SUCCESS:
+            amounts[SUCCESSFUL] += 1.0
+            traffic.successful_latency += duration
+        else:
+            amounts[_OUTCOME_SERIES[outcome]] += 1.0
+        if prompt_tokens or completion_tokens:
+            traffic.prompt_tokens += prompt_tokens
+            traffic.completion_tokens += completion_tokens
+            amounts[TOKENS] += prompt_tokens + completion_tokens
 
 
 class TrafficMonitor:

@@ -84,7 +84,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 class Connection:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.wire = Wire()
-        self.upstream = Upstream(loop)
+        self.upstream = Upstream()
         self.upstream.connection_made(self.wire)  # type: ignore[arg-type]  # as much of one as is asked for
 
     def ask(self, reads: Iterable[bytes]) -> Taken:
