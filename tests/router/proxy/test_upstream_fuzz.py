@@ -5,8 +5,7 @@ The transport is a double, so that each read is exactly what the test says; real
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -35,7 +34,7 @@ class Wire:
 
     abort = close
 
-    def writelines(self, pieces: Iterable[bytes]) -> None:
+    def write(self, data: bytes) -> None:
         pass
 
     def get_write_buffer_size(self) -> int:
@@ -73,16 +72,8 @@ class Taken:
         return self.outcomes[0]
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """Only its clock is used."""
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
-
-
 class Connection:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self.wire = Wire()
         self.upstream = Upstream()
         self.upstream.connection_made(self.wire)  # type: ignore[arg-type]  # as much of one as is asked for
@@ -159,13 +150,13 @@ def check(taken: Taken, answer: Answer) -> None:
 
 @given(answer=answers())
 @settings(max_examples=60, deadline=None)
-def test_an_answer_is_the_same_wherever_it_is_cut(loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
+def test_an_answer_is_the_same_wherever_it_is_cut(answer: Answer) -> None:
     """In two reads, cut at every byte; at once; and byte by byte."""
     wire = answer.wire
     cuts = [[wire], [wire[at : at + 1] for at in range(len(wire))]]
     cuts += [[wire[:at], wire[at:]] for at in range(1, len(wire))]
     for reads in cuts:
-        connection = Connection(loop)
+        connection = Connection()
         taken = connection.ask(reads)
         assert bool(taken.outcomes) is not answer.ends_with_connection
         assert connection.upstream.reusable is not answer.ends_with_connection
@@ -175,11 +166,9 @@ def test_an_answer_is_the_same_wherever_it_is_cut(loop: asyncio.AbstractEventLoo
 
 @given(sequence=st.lists(answers(keeps=True), min_size=2, max_size=4), data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_answers_on_a_kept_connection_are_each_their_own(
-    loop: asyncio.AbstractEventLoop, sequence: list[Answer], data: st.DataObject
-) -> None:
+def test_answers_on_a_kept_connection_are_each_their_own(sequence: list[Answer], data: st.DataObject) -> None:
     """One after the other, each cut anywhere, nothing of one in the next."""
-    connection = Connection(loop)
+    connection = Connection()
     for answer in sequence:
         places = data.draw(st.lists(st.integers(0, len(answer.wire)), max_size=6).map(sorted))
         edges = [0, *places, len(answer.wire)]
@@ -212,9 +201,9 @@ def damaged(draw: st.DrawFn) -> list[bytes]:
 
 @given(reads=damaged(), reset=st.booleans())
 @settings(max_examples=400, deadline=None)
-def test_whatever_comes_there_is_one_outcome(loop: asyncio.AbstractEventLoop, reads: list[bytes], reset: bool) -> None:
+def test_whatever_comes_there_is_one_outcome(reads: list[bytes], reset: bool) -> None:
     """A whole answer or an error, never both, never none, never an exception."""
-    connection = Connection(loop)
+    connection = Connection()
     taken = connection.ask(reads)
     connection.lose(ConnectionResetError() if reset else None)
     assert len(taken.outcomes) == 1
@@ -225,19 +214,17 @@ def test_whatever_comes_there_is_one_outcome(loop: asyncio.AbstractEventLoop, re
 @pytest.mark.parametrize("extra", [b"H", b"HTTP/1.1 200 OK\r\n\r\n", b"0\r\n\r\n", b"\x00", b"\r\nH", b" "])
 @given(answer=answers(keeps=True))
 @settings(max_examples=15, deadline=None)
-def test_a_connection_with_bytes_left_over_is_not_used_again(
-    loop: asyncio.AbstractEventLoop, answer: Answer, extra: bytes, apart: bool
-) -> None:
+def test_a_connection_with_bytes_left_over_is_not_used_again(answer: Answer, extra: bytes, apart: bool) -> None:
     """Else the next request would get them for an answer."""
-    connection = Connection(loop)
+    connection = Connection()
     check(connection.ask([answer.wire, extra] if apart else [answer.wire + extra]), answer)
     assert not connection.upstream.reusable
 
 
 @pytest.mark.parametrize("blank", [b"\r\n", b"\n", b"\r\n\r\n"])
-def test_a_blank_line_after_an_answer_harms_nobody(loop: asyncio.AbstractEventLoop, blank: bytes) -> None:
+def test_a_blank_line_after_an_answer_harms_nobody(blank: bytes) -> None:
     """The parser skips those before an answer: whether the connection is used again or not, none gets a wrong one."""
-    connection = Connection(loop)
+    connection = Connection()
     assert connection.ask([WHOLE + blank]).outcome is None
     if connection.upstream.reusable:
         taken = connection.ask([WHOLE])
@@ -257,19 +244,19 @@ def test_a_blank_line_after_an_answer_harms_nobody(loop: asyncio.AbstractEventLo
     ],
     ids=["headers", "header", "announcements", "trailers", "trailer", "extension"],
 )
-def test_what_has_no_end_is_given_up(loop: asyncio.AbstractEventLoop, endless: bytes, at_once: bool) -> None:
+def test_what_has_no_end_is_given_up(endless: bytes, at_once: bool) -> None:
     """Nothing but the body may be long: all else is kept in memory."""
-    connection = Connection(loop)
+    connection = Connection()
     size = 65_536 if at_once else 1000
     taken = connection.ask(endless[start : start + size] for start in range(0, len(endless), size))
     assert isinstance(taken.outcome, Broken)
     assert connection.wire.closing
 
 
-def test_a_long_stream_of_short_frames_has_no_limit(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_long_stream_of_short_frames_has_no_limit() -> None:
     """Frames that come in reads of their own are not taken for a head without end."""
     frames = [part for _ in range(MAX_HEAD_BYTES // 2) for part in (b"1\r\n", b"a\r\n")]
-    taken = Connection(loop).ask([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", *frames, b"0\r\n\r\n"])
+    taken = Connection().ask([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", *frames, b"0\r\n\r\n"])
     assert taken.outcome is None
     assert len(taken.body) == MAX_HEAD_BYTES // 2
 
@@ -277,18 +264,18 @@ def test_a_long_stream_of_short_frames_has_no_limit(loop: asyncio.AbstractEventL
 # -- moments -------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_before_the_request_was_sent_ends_the_connection(loop: asyncio.AbstractEventLoop) -> None:
+def test_an_answer_before_the_request_was_sent_ends_the_connection() -> None:
     """It is given; but the engine may never read the rest, and would take the next request for it."""
-    connection = Connection(loop)
+    connection = Connection()
     connection.wire.unsent = 1000
     taken = connection.ask([WHOLE])
     assert taken.outcome is None
     assert not connection.upstream.reusable
 
 
-def test_nothing_is_nothing(loop: asyncio.AbstractEventLoop) -> None:
+def test_nothing_is_nothing() -> None:
     """Closed before the first byte: the request may have been lost on a connection that was old."""
-    connection = Connection(loop)
+    connection = Connection()
     taken = connection.ask([])
     connection.lose()
     assert isinstance(taken.outcome, Dropped)
@@ -297,11 +284,9 @@ def test_nothing_is_nothing(loop: asyncio.AbstractEventLoop) -> None:
 @pytest.mark.parametrize("error", [None, ConnectionResetError()], ids=["closed", "reset"])
 @given(answer=answers(keeps=True), data=st.data())
 @settings(max_examples=40, deadline=None)
-def test_one_that_breaks_off_is_broken(
-    loop: asyncio.AbstractEventLoop, answer: Answer, data: st.DataObject, error: Any
-) -> None:
+def test_one_that_breaks_off_is_broken(answer: Answer, data: st.DataObject, error: Any) -> None:
     """Anywhere before its last byte."""
-    connection = Connection(loop)
+    connection = Connection()
     taken = connection.ask([answer.wire[: data.draw(st.integers(1, len(answer.wire) - 1))]])
     connection.lose(error)
     assert isinstance(taken.outcome, Broken)
