@@ -13,6 +13,7 @@ from controller.adapters.ground import Ground
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
+from controller.residency.arbiter import arbitrated
 from runtime import settings
 from runtime.downloads.fetch import fetch
 from runtime.engines.base import Engine
@@ -45,5 +46,5 @@ async def open_fleet(config: Config) -> AsyncIterator[tuple[Fleet, AdapterContro
         artifacts = Artifacts(config.adapters_folder, fetch, credentials, settings.read())
         adapters = AdapterController(Ground(fleet, Adapters(database), artifacts, credentials, connect))
         await adapters.restore(config.adapters)
-        async with fleet.watched(), adapters.running():
+        async with arbitrated(config, fleet), fleet.watched(), adapters.running():
             yield fleet, adapters

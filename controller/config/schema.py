@@ -74,6 +74,7 @@ Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Gpu = Annotated[StrictInt, Field(ge=0)]
+GpuKey = Annotated[int, BeforeValidator(values.gpu_number)]
 Amounts = Annotated[dict[int, float], BeforeValidator(values.amounts), WithJsonSchema(_AMOUNTS)]
 Start = Literal["awake", "asleep", "stopped"]
 Names = Annotated[tuple[Text, ...], BeforeValidator(values.as_tuple)]
@@ -306,7 +307,7 @@ class ConfigFile(Section):
     """The one OpenAI address: where it listens and who may use it."""
     sleep_manager: Annotated[SleepSection, BeforeValidator(values.none_is_empty)] = SleepSection()
     """When idle models sleep and how they wake."""
-    gpus: Annotated[dict[Gpu, GpuSection], BeforeValidator(values.none_is_empty)] = {}
+    gpus: Annotated[dict[GpuKey, GpuSection], BeforeValidator(values.none_is_empty)] = {}
     """The GPUs by number, and how much memory each has for engines. By default what the driver says, if it is there."""
     host: HostSection | None = None
     """How much memory the machine has for sleeping engines. By default there is no limit."""

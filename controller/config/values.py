@@ -178,18 +178,25 @@ def _scalar(value: Any) -> str:
     return _passable(str(value))
 
 
+MOST_GIB = 1_000_000
 EVERYWHERE = -1
 """The key of an amount that is shared by all GPUs in equal parts."""
 
 
+def gpu_number(value: Any) -> int:
+    """As a key, which is always a text."""
+    if not str(value).isascii() or not str(value).isdigit():
+        raise ValueError(f"{value!r} is not the number of a GPU")
+    return int(value)
+
+
 def amounts(value: Any) -> Any:
     """A number, or a mapping from GPU to number."""
-    found = value if isinstance(value, dict) else {EVERYWHERE: value}
-    for number, size in found.items():
-        if value is found and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
-            raise ValueError(f"{number!r} is not the number of a GPU")
-        if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
-            raise ValueError("must be a number of GiB above 0, or a mapping from GPU to such numbers")
+    mapping = isinstance(value, dict)
+    found = {gpu_number(number): size for number, size in value.items()} if mapping else {EVERYWHERE: value}
+    for size in found.values():
+        if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size <= MOST_GIB:
+            raise ValueError(f"must be a number of GiB up to {MOST_GIB:,}, or a mapping from GPU to such numbers")
     if not found:
         raise ValueError("is empty")
-    return found
+    return {number: float(size) for number, size in found.items()}

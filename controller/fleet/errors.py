@@ -6,10 +6,12 @@ FleetError
 │   ├── NotLoaded          an adapter that no instance has
 │   ├── KeptAsleep         asleep, and requests must not wake it
 │   ├── WakeFailed         the engine would not wake
+│   ├── NoRoom             it does not fit into memory, however long it waits
 │   └── DeadlinePassed     it took too long
 └── TransitionRefused      a sleep or wake that was asked for did not happen
     ├── TooEarly           must sleep a little longer (``retry_after``)
     ├── Busy               did not drain in time; stays awake
+    ├── NoHostMemory       asleep it would take more than the host has left
     ├── CalledOff          a request came; stays awake
     ├── NotPossible        its state, or its kind, does not allow it
     └── EngineFailed       the engine did not do it
@@ -46,6 +48,10 @@ class WakeFailed(Unavailable):
     pass
 
 
+class NoRoom(Unavailable):
+    pass
+
+
 class DeadlinePassed(Unavailable):
     pass
 
@@ -59,6 +65,10 @@ class TooEarly(TransitionRefused):
 
 
 class Busy(TransitionRefused):
+    pass
+
+
+class NoHostMemory(TransitionRefused):
     pass
 
 

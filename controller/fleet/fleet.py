@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from controller.config.model import Config
 from controller.fleet.finding import Gate
 from controller.fleet.instance import Instance
+from controller.fleet.journal import Journal
 from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas, Route, routes_of
 from controller.fleet.transitions import Transitions
+from controller.fleet.waker import AtOnce, Waker
 from controller.fleet.watcher import Watcher
 from runtime.engines.base import Engine
 from state.launches import Launches
@@ -22,10 +24,13 @@ class Fleet:
     """``models`` and ``instances`` by their names in the YAML, ``routes`` by every name a client may use."""
 
     def __init__(self, config: Config, engines: Mapping[str, Engine], marks: SleepMarks, launches: Launches) -> None:
+        self.journal = Journal()
         self.transitions: dict[str, Transitions] = {}
         for one in config.instances:
             instance = Instance(one, engines[one.name])
+            instance.journal = self.journal
             self.transitions[one.name] = Transitions(instance, marks, Origin(one, launches))
+        self.waker: Waker = AtOnce(self.transitions)
         self.instances: Mapping[str, Instance] = {name: one.instance for name, one in self.transitions.items()}
         self.models: Mapping[str, Replicas] = {
             model: Replicas(model, [self.transitions[one.name] for one in config.instances_of(model)])
@@ -42,6 +47,12 @@ class Fleet:
         if instance := self.instances.get(name):
             return instance.config.model, (instance,)
         return None
+
+    def put_in_charge(self, waker: Waker) -> None:
+        """From now on ``waker`` has models woken."""
+        self.waker = waker
+        for replicas in self.models.values():
+            replicas.waker = waker
 
     def guard(self, gate: Gate) -> None:
         """From now on every instance passes ``gate`` before it is ready."""

@@ -173,9 +173,10 @@ class Instance:
 
     # -- states --------------------------------------------------------------------------------------------------
 
-    def enter_draining(self, *, firm: bool = False) -> Drain:
-        """``firm``: requests wait until it sleeps, and do not call that off."""
+    def enter_draining(self, level: int, *, firm: bool = False) -> Drain:
+        """``level``: it is to sleep at; 0 if its process is to end. ``firm``: requests do not call that off."""
         self._drain = Drain()
+        self.level = level
         self.firm = firm
         self._enter(State.DRAINING)
         return self._drain

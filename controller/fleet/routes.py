@@ -11,12 +11,10 @@ from controller.fleet.instance import Instance
 from controller.fleet.members import Members
 from controller.fleet.state import AWAKE, SLEEPING, State
 from controller.fleet.transitions import Transitions
+from controller.fleet.waker import AtOnce, Waker
 
 Choose = Callable[[Sequence[Instance]], Instance]
 """Picks one of the replicas that are ready."""
-
-REQUEST, LOAD = "request", "load"
-"""Causes of a wake: a request found nobody awake; or those awake were busy."""
 
 BUSY = 8
 """Requests in flight on the replica chosen, at which another that sleeps is woken to help."""
@@ -29,6 +27,8 @@ class Replicas:
         self.model = model
         self._transitions = {one.instance: one for one in transitions}
         self.instances = tuple(self._transitions)
+        self.waker: Waker = AtOnce({one.instance.name: one for one in transitions})
+        self.waiting = 0
         self._changed = asyncio.Event()
         self._ready: tuple[Instance, ...] = ()
         for instance in self.instances:
@@ -71,6 +71,15 @@ class Replicas:
 
         ``deadline`` is on the monotonic clock. Raises ``Unavailable``.
         """
+        self.waiting += 1
+        try:
+            return await self._acquire(among, choose, deadline)
+        finally:
+            self.waiting -= 1
+            if not self.waiting:
+                self.waker.unwant(self.model)
+
+    async def _acquire(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
         while True:
             changed = self._changed
             if isinstance(among, Members):
@@ -83,22 +92,21 @@ class Replicas:
             if decision.act is Act.CALL_OFF:
                 chosen[0].call_off()
                 continue
-            if decision.act is Act.WAKE:
-                self._transitions[chosen[0]].wake_soon(REQUEST)
-            elif decision.act is Act.LOOK:
+            if decision.act is Act.LOOK:
                 for instance in chosen:
                     self._transitions[instance].settle_soon()
+            else:
+                self.waker.want(self.model, among, chosen if decision.act is Act.WAKE else ())
             await _wait_until(changed, min(deadline, decision.until) - now)
 
     def _wake_another(self, among: Sequence[Instance]) -> None:
         if any(instance.state is State.WAKING for instance in among):
             return
         now = time.monotonic()
-        for instance in among:
-            view = instance.view(now)
-            if view.state is State.ASLEEP and view.wakes_on_request and view.wake_at <= now:
-                self._transitions[instance].wake_soon(LOAD)
-                return
+        views = [(instance, instance.view(now)) for instance in among if instance.state is State.ASLEEP]
+        due = [instance for instance, view in views if view.wakes_on_request and view.wake_at <= now]
+        if due:
+            self.waker.help(due)
 
     def notify(self) -> None:
         """Have those who wait look again."""

@@ -28,11 +28,19 @@ UNSETTLED = frozenset({State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN, State.
 
 BUSY_PAUSE = 0.1
 
+Depth = Callable[[Instance], int]
+"""The level at which an instance may sleep now. Raises ``NotPossible``."""
+
+
+def wished_depth(instance: Instance) -> int:
+    return instance.config.sleep.level
+
 
 class Transitions(Finding):
     def __init__(self, instance: Instance, marks: SleepMarks, origin: Origin) -> None:
         super().__init__(instance, marks, origin)
         self.keeper: Keeper = NoKeeper()
+        self.depth: Depth = wished_depth
         self._flights = SingleFlight(self.instance.name, self._broke)
 
     async def process(self) -> str | None:
@@ -67,7 +75,7 @@ class Transitions(Finding):
             raise NotPossible(f"{instance.name!r} cannot sleep: an engine of kind {kind!r} has no way to")
         if self._flights.running("sleep") is None and instance.state is not State.READY:
             raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
-        level = level or instance.config.sleep.level
+        level = level or self.depth(instance)
         await self._flights.join("sleep", lambda: self._fall_asleep(cause, drain_seconds, level, wanted, firm))
 
     async def _fall_asleep(
@@ -118,7 +126,7 @@ class Transitions(Finding):
     async def _drain(self, cause: str, seconds: float, level: int, firm: bool) -> SleepMark:
         """Wait until nothing is in flight, here and in the engine; write the mark; close the door."""
         instance = self.instance
-        drain, until = instance.enter_draining(firm=firm), asyncio.get_running_loop().time() + seconds
+        drain, until = instance.enter_draining(level, firm=firm), asyncio.get_running_loop().time() + seconds
         mark: SleepMark | None = None
         try:
             await self._empty(drain, until)
@@ -232,7 +240,7 @@ class Transitions(Finding):
             if instance.state is State.STOPPED:
                 return
             if instance.state is State.READY:
-                drain = instance.enter_draining(firm=True)
+                drain = instance.enter_draining(0, firm=True)
                 try:
                     await self._empty(drain, asyncio.get_running_loop().time() + drain_seconds)
                 except BaseException as stopped:

@@ -14,14 +14,17 @@ from controller.residency.memory import NOTHING, Memory, larger, total
 
 
 def held(footprint: Footprint, state: State, level: int, *, granted: bool, gone: bool) -> Memory:
-    """``granted``: it may take its memory, and is about to. ``gone``: nobody listens at its address any more."""
+    """``level``: of its sleep, or of the one it drains for; 0 if that is not known.
+
+    ``granted``: it may take its memory, and is about to. ``gone``: nobody listens at its address any more.
+    """
     if granted:
         return footprint.awake
     if state is State.STOPPED or (state is State.FAILED and gone):
         return NOTHING
     if state is State.ASLEEP:
         return footprint.at(level)
-    if state is State.FALLING_ASLEEP:
+    if state is State.FALLING_ASLEEP or (state is State.DRAINING and level):
         return larger(footprint.awake, footprint.at(level))
     return footprint.awake
 

@@ -246,9 +246,9 @@ class _Room:
 
 
 def _worth(one: Resident) -> float:
-    """What its leaving is expected to cost: its wake, the sooner needed the less long it is idle."""
-    idle = max(one.idle_seconds, 1.0) if one.idle else 1.0
-    return one.wake_seconds * math.pow(2.0, one.priority) / idle
+    """What its leaving is expected to cost: its wake (a second at least), the sooner needed the less it is idle."""
+    idle = 1.0 + (one.idle_seconds if one.idle else 0.0)
+    return max(one.wake_seconds, 1.0) * math.pow(2.0, one.priority) / idle
 
 
 def _arithmetic(name: str, place: str, need: int, capacity: int, kept: int) -> str:

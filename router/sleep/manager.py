@@ -90,7 +90,7 @@ class SleepManager:
             raise TooEarly(message, retry_after=remaining)
         asleep = [one for one in instances if one.state in SLEEPING]
         awake = [one for one in instances if one.state in AWAKE]
-        await self._each(asleep or awake or instances, lambda one: self._fleet.transitions[one.name].wake(MANUAL))
+        await self._each(asleep or awake or instances, lambda one: self._fleet.waker.wake(one, MANUAL))
 
     async def _each(self, instances: Sequence[Instance], act: Callable[[Instance], Awaitable[None]]) -> None:
         outcomes = await asyncio.gather(*(act(one) for one in instances), return_exceptions=True)

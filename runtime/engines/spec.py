@@ -15,6 +15,7 @@ class Capabilities:
     ``sleep``: it can release its GPU memory and take it back.
     ``tells_sleep``: it can be asked whether it sleeps; one that cannot (SGLang) is known by its mark alone.
     ``adapters``: LoRA adapters can be loaded and unloaded while it runs.
+    ``levels``: of sleep; 1 keeps the weights in host memory, 2 drops them.
     ``replaces_adapters``: one that is loaded can be replaced without being unloaded first.
     """
 
@@ -22,6 +23,7 @@ class Capabilities:
     tells_sleep: bool
     adapters: bool
     replaces_adapters: bool = False
+    levels: tuple[int, ...] = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ class SglangEngine:
     def __init__(
         self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS, *, keeps_weights: bool
     ) -> None:
-        self.capabilities = Capabilities(sleep=True, tells_sleep=False, adapters=True)
+        self.capabilities = Capabilities(
+            sleep=True, tells_sleep=False, adapters=True, levels=(1,) if keeps_weights else (2,)
+        )
         self._control = Control(spec, client)
         self._model = spec.model
         self._name = spec.engine_name

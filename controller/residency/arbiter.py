@@ -1,0 +1,275 @@
+"""Lets models wake when there is room, and has others leave when there is none. Who does is decided in ``decision``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from controller.config.model import Config
+from controller.fleet.errors import DeadlinePassed, FleetError, NoHostMemory, NoRoom
+from controller.fleet.fleet import Fleet
+from controller.fleet.instance import EVICTED, Instance
+from controller.fleet.journal import Happened
+from controller.fleet.state import State
+from controller.fleet.waker import LOAD, REQUEST
+from controller.residency import tenants
+from controller.residency.books import Books
+from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
+from controller.residency.line import Line, Waiting
+from controller.residency.memory import gib, lacks, minus
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 2.0
+"""How long an idle engine may take to notice that it is idle, before somebody else is asked to leave."""
+
+SPARED_SECONDS = 0.5
+"""How long one that could not leave is left in peace; after a drain in vain, for as long as that took."""
+
+AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING, State.STARTING})
+"""States in which nobody else of the model has to be woken."""
+
+
+class Arbiter:
+    """The fleet's waker. It looks, decides and acts in one step of the event loop: nothing changes in between."""
+
+    def __init__(self, config: Config, fleet: Fleet) -> None:
+        self.config = config
+        self._fleet = fleet
+        self._line = Line()
+        self._granted: set[str] = set()
+        self._leaving: dict[str, int] = {}
+        self._spared: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._due: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        for one in fleet.instances.values():
+            if tenants.is_managed(one, config):
+                one.watchers.append(self._look_soon)
+                one.on_idle = self._look_soon
+                fleet.transitions[one.name].depth = self.sleep_level
+
+    async def aclose(self) -> None:
+        for handle in (self._due, self._timer):
+            if handle is not None:
+                handle.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- what is asked of it -------------------------------------------------------------------------------------
+
+    def want(self, model: str, among: Sequence[Instance], due: Sequence[Instance]) -> None:
+        free = [one for one in due if not tenants.is_managed(one, self.config)]
+        if free:
+            self._fleet.transitions[free[0].name].wake_soon(REQUEST)
+            return
+        now = self._now()
+        entry = self._line.join(Waiting(model, tuple(among), now, REQUEST))
+        if entry.refusal:
+            raise NoRoom(f"There can be no room for {model!r}: {entry.refusal}.")
+        self._look_soon()
+
+    def unwant(self, model: str) -> None:
+        self._line.forget(model, REQUEST)
+        self._look_soon()
+
+    def help(self, due: Sequence[Instance]) -> None:
+        for one in due:
+            if not tenants.is_managed(one, self.config):
+                self._fleet.transitions[one.name].wake_soon(LOAD)
+                return
+            if not self._line and self._fits(one):
+                self._grant(one, LOAD, None)
+                return
+
+    async def wake(self, instance: Instance, cause: str) -> None:
+        if not tenants.is_managed(instance, self.config) or instance.state in AT_WORK:
+            await self._fleet.transitions[instance.name].wake(cause)
+            return
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        outcome.add_done_callback(lambda one: one.cancelled() or one.exception())  # who asked may have left
+        entry = self._line.join(Waiting(instance.config.model, (instance,), self._now(), cause, outcome=outcome))
+        assert entry.outcome is not None
+        self._look_soon()
+        try:
+            async with asyncio.timeout(instance.config.sleep.wake_timeout_seconds):
+                await asyncio.shield(entry.outcome)
+        except TimeoutError:
+            raise DeadlinePassed(f"{instance.name!r} was not woken in time: {entry.why}") from None
+        finally:
+            self._line.leave(entry)
+
+    def sleep_level(self, instance: Instance) -> int:
+        """The level it may sleep at now, by the host's memory. Raises ``NoHostMemory`` when there is none."""
+        books, possible = self.books(), tenants.levels(instance)
+        for level, amount in possible.items():
+            if not lacks(minus(amount, books.held[instance.name]), books.free):
+                return level
+        if not possible:
+            return instance.config.sleep.level
+        taken = minus(next(iter(possible.values())), books.held[instance.name])
+        short = ", ".join(f"{gib(size)} on {place}" for place, size in lacks(taken, books.free).items())
+        raise NoHostMemory(f"{instance.name!r} cannot sleep now: it would take {short} more than there is")
+
+    # -- what can be seen ----------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        return self._line.entries
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        return frozenset(self._leaving)
+
+    def books(self) -> Books:
+        instances = self._fleet.instances.values()
+        return tenants.books(instances, self.config.capacity, self._granted)
+
+    # -- looking and deciding ------------------------------------------------------------------------------------
+
+    def _look_soon(self) -> None:
+        if self._line and self._due is None:
+            self._due = asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wishes = {entry.model: entry for entry in self._line.firsts() if not self._is_served(entry)}
+        asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
+        if not asked:
+            return
+        outcome = decide(self.books(), self._residents(), asked, self._rules())
+        for step in outcome.steps:
+            self._act(step, wishes)
+        again = min(outcome.again, *(until - self._now() for until in self._spared.values()), NEVER)
+        if again < NEVER:
+            self._timer = asyncio.get_running_loop().call_later(max(again, 0.01), self._look)
+
+    def _is_served(self, entry: Waiting) -> bool:
+        return any((one.state in AT_WORK and not one.firm) or one.name in self._granted for one in entry.among)
+
+    def _wish(self, entry: Waiting) -> Wish | None:
+        now = self._now()
+        views = {one.name: (one, one.view(now)) for one in entry.among if one.state in (State.ASLEEP, State.STOPPED)}
+        by_request = entry.cause == REQUEST
+        needs = {
+            name: tenants.footprint_of(one).awake
+            for name, (one, view) in views.items()
+            if not by_request or (view.wakes_on_request and view.wake_at <= now)
+        }
+        return Wish(entry.model, needs, now - entry.since) if needs else None
+
+    def _residents(self) -> list[Resident]:
+        now = self._now()
+        self._spared = {name: until for name, until in self._spared.items() if until > now}
+        return [
+            tenants.resident(
+                one,
+                self.config,
+                waited_for=self._fleet.models[one.config.model].waiting > 0,
+                leaving=self._leaving.get(one.name),
+                granted=one.name in self._granted,
+                spared=one.name in self._spared,
+            )
+            for one in self._fleet.instances.values()
+        ]
+
+    def _rules(self) -> Rules:
+        settings = self.config.residency
+        return Rules(settings.max_wait_seconds, settings.min_awake_seconds, self.config.rivals)
+
+    def _fits(self, instance: Instance) -> bool:
+        wish = Wish(instance.config.model, {instance.name: tenants.footprint_of(instance).awake})
+        steps = decide(self.books(), self._residents(), [wish], self._rules()).steps
+        return isinstance(steps[0], Admit)
+
+    # -- acting --------------------------------------------------------------------------------------------------
+
+    def _act(self, step: Step, wishes: dict[str, Waiting]) -> None:
+        entry = wishes[step.model]
+        if isinstance(step, Admit):
+            entry.why = "it is being woken"
+            self._grant(self._fleet.instances[step.name], entry.cause, entry.outcome)
+        elif isinstance(step, Evict):
+            entry.why = "room is being made"
+            self._leaving[step.name] = step.level
+            self._begin(self._evict(step))
+        elif isinstance(step, Refuse):
+            self._refuse(entry, step.reason)
+        elif isinstance(step, Wait) and entry.why != step.cause:
+            entry.why = step.cause
+            self._fleet.journal.tell(Happened.WAITS, entry.model, cause=entry.cause, detail=step.cause)
+
+    def _refuse(self, entry: Waiting, reason: str) -> None:
+        entry.refusal = reason
+        self._fleet.journal.tell(Happened.REFUSED, entry.model, cause=entry.cause, detail=reason)
+        if entry.outcome is not None and not entry.outcome.done():
+            entry.outcome.set_exception(NoRoom(f"There can be no room for {entry.model!r}: {reason}."))
+        self._fleet.models[entry.model].notify()
+
+    def _grant(self, instance: Instance, cause: str, outcome: asyncio.Future[None] | None) -> None:
+        self._granted.add(instance.name)
+        self._begin(self._wake(instance, cause, outcome))
+
+    async def _wake(self, instance: Instance, cause: str, outcome: asyncio.Future[None] | None) -> None:
+        failure: FleetError | None = None
+        try:
+            await self._fleet.transitions[instance.name].wake(cause)
+        except FleetError as refused:
+            failure = refused
+            log.warning("%s", refused)
+        finally:
+            self._granted.discard(instance.name)
+            self._look_soon()
+        if outcome is not None and not outcome.done():
+            if failure is None:
+                outcome.set_result(None)
+            else:
+                outcome.set_exception(failure)
+
+    async def _evict(self, step: Evict) -> None:
+        instance = self._fleet.instances[step.name]
+        patience = instance.config.sleep.drain_timeout_seconds if step.firmly else LINGER_SECONDS
+        began = self._now()
+        instance.tell(Happened.EVICTED, cause=step.model, level=step.level)
+        try:
+            await self._fleet.transitions[step.name].sleep(
+                EVICTED, patience, step.level, wanted=lambda: self._still(step, instance), firm=step.firmly
+            )
+        except FleetError as refused:
+            log.info("%s did not leave for %s: %s", instance.name, step.model, refused)
+            self._spared[step.name] = self._now() + max(SPARED_SECONDS, self._now() - began)
+        finally:
+            self._leaving.pop(step.name, None)
+            self._look_soon()
+
+    def _still(self, step: Evict, instance: Instance) -> bool:
+        """Whether it is still to leave, as the turn comes to it."""
+        wanted = any(entry.model == step.model for entry in self._line.entries)
+        idle = instance.in_flight == 0 and self._fleet.models[instance.config.model].waiting == 0
+        return wanted and (step.firmly or idle)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _now(self) -> float:
+        return next(iter(self._fleet.instances.values())).clock()
+
+
+@asynccontextmanager
+async def arbitrated(config: Config, fleet: Fleet) -> AsyncIterator[Arbiter]:
+    """Has an arbiter in charge of the fleet while open."""
+    arbiter = Arbiter(config, fleet)
+    fleet.put_in_charge(arbiter)
+    try:
+        yield arbiter
+    finally:
+        await arbiter.aclose()

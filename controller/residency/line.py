@@ -1,0 +1,57 @@
+"""The models that wait for room, first come first."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from controller.fleet.instance import Instance
+
+
+@dataclass
+class Waiting:
+    """``among``: the replicas that would do. ``since``: on the fleet's clock.
+
+    ``why``: what it waits for now. ``refusal``: why it can never be. ``outcome``: of a wake that somebody awaits.
+    """
+
+    model: str
+    among: tuple[Instance, ...]
+    since: float
+    cause: str
+    why: str = ""
+    refusal: str = ""
+    outcome: asyncio.Future[None] | None = None
+
+
+class Line:
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, ...], Waiting] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    @property
+    def entries(self) -> tuple[Waiting, ...]:
+        return tuple(self._entries.values())
+
+    def join(self, entry: Waiting) -> Waiting:
+        """Returns who waits for the same already, or else ``entry``."""
+        key = (entry.model, entry.cause, *(one.name for one in entry.among))
+        return self._entries.setdefault(key, entry)
+
+    def leave(self, gone: Waiting) -> None:
+        self._entries = {key: one for key, one in self._entries.items() if one is not gone}
+
+    def forget(self, model: str, cause: str) -> None:
+        kept = {key: one for key, one in self._entries.items() if one.model != model or one.cause != cause}
+        if len(kept) != len(self._entries):
+            self._entries = kept
+
+    def firsts(self) -> list[Waiting]:
+        """Of each model the first that may still be served."""
+        found: dict[str, Waiting] = {}
+        for entry in self._entries.values():
+            if not entry.refusal:
+                found.setdefault(entry.model, entry)
+        return list(found.values())

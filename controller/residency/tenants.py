@@ -1,0 +1,78 @@
+"""The fleet as residency sees it: what each instance takes, holds, and would give back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from statistics import median
+
+from controller.config.model import Config
+from controller.fleet.instance import Instance
+from controller.fleet.state import AWAKE, State
+from controller.residency.books import Books, held
+from controller.residency.decision import Resident
+from controller.residency.footprint import Footprint
+from controller.residency.memory import GIB, NOTHING, Memory
+
+NO_FIGURES = Footprint(NOTHING, {1: NOTHING, 2: NOTHING})
+
+HOLDING = AWAKE | {State.WAKING, State.FALLING_ASLEEP, State.STARTING, State.UNKNOWN}
+"""States in which it is awake, or may be."""
+
+START_SECONDS = 60.0
+
+
+def footprint_of(instance: Instance) -> Footprint:
+    return instance.config.footprint or NO_FIGURES
+
+
+def is_managed(instance: Instance, config: Config) -> bool:
+    """Whether it takes part: it has figures, or rivals."""
+    return instance.config.footprint is not None or instance.config.model in config.rivals
+
+
+def books(instances: Collection[Instance], capacity: Memory, granted: Collection[str]) -> Books:
+    """``granted``: who is about to wake."""
+    amounts = {
+        one.name: held(footprint_of(one), one.state, one.level, granted=one.name in granted, gone=one.gone)
+        for one in instances
+    }
+    return Books(capacity, amounts)
+
+
+def levels(instance: Instance) -> Mapping[int, Memory]:
+    """What it would hold asleep, at the level that is wished for, and at deeper ones."""
+    capabilities = instance.engine.capabilities
+    if not capabilities.sleep:
+        return {}
+    footprint, wished = footprint_of(instance), instance.config.sleep.level
+    possible = [level for level in capabilities.levels if level >= wished] or list(capabilities.levels[-1:])
+    return {level: footprint.at(level) for level in possible}
+
+
+def wake_seconds(instance: Instance) -> float:
+    """As its last wakes took; before there was one, by its size."""
+    if instance.wake_seconds:
+        return median(instance.wake_seconds)
+    size = sum(footprint_of(instance).awake.values())
+    return (START_SECONDS if instance.state is State.STOPPED else 1.0) + 0.1 * size / GIB
+
+
+def resident(
+    instance: Instance, config: Config, *, waited_for: bool, leaving: int | None, granted: bool, spared: bool
+) -> Resident:
+    """``waited_for``: requests for its model wait. ``spared``: it was asked to leave lately, and could not."""
+    settings, now = config.settings_of(instance.config.model), instance.clock()
+    return Resident(
+        name=instance.name,
+        model=instance.config.model,
+        awake=granted or instance.state in HOLDING or (instance.state is State.FAILED and not instance.gone),
+        asleep=levels(instance),
+        leaving=leaving,
+        settled=instance.state is State.READY and not spared,
+        idle=instance.in_flight == 0 and not waited_for,
+        pinned=settings.pinned,
+        awake_seconds=now - instance.ready_since,
+        idle_seconds=now - max(instance.used_at, instance.ready_since),
+        wake_seconds=wake_seconds(instance),
+        priority=settings.priority,
+    )
