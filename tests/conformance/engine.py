@@ -123,10 +123,10 @@ class Engine:
                 return
 
     def _answer(self, request: Received, exchange: Exchange) -> None:
-        if request.method != b"POST":
+        word = word_of(request)
+        if request.method != b"POST" and word not in self._scripts:
             exchange.send(answer(b"" if request.method == b"HEAD" else self._models))
             return
-        word = word_of(request)
         if word not in self._scripts:
             exchange.send(answer(b'{"error": {"message": "its check is over"}}', "410 Gone"))
             return
@@ -142,7 +142,7 @@ class Engine:
 
 
 def word_of(request: Received) -> bytes:
-    found = WORD.search(b"".join(request.pieces[:4]))
+    found = WORD.search(request.target) or WORD.search(b"".join(request.pieces[:4]))
     return found[0] if found else b""
 
 

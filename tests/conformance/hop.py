@@ -31,6 +31,7 @@ COMPLETION = (
 )
 """As an engine might write it: blanks, escapes and fields that no schema asks for."""
 FINE = answer(COMPLETION)
+SAID = "fine \u00e9 \u00e9"
 
 
 def delta(text: str) -> bytes:
@@ -38,6 +39,15 @@ def delta(text: str) -> bytes:
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
     fields = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "conformance"}
     return b"data: " + json.dumps({**fields, "choices": [choice]}).encode() + b"\n\n"
+
+
+def said(body: bytes) -> str:
+    """What an answer of a chat says, streamed or not: for checks of something else than how it is written."""
+    if body.startswith(b"{"):
+        return str(json.loads(body)["choices"][0]["message"]["content"])
+    events = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")]
+    choices = [choice for event in events for choice in json.loads(event).get("choices", ())]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
 def stream(*pieces: bytes) -> bytes:

@@ -57,6 +57,25 @@ def test_each_piece_comes_at_once(hop: Hop, case: str) -> None:
     assert reply.clean
 
 
+def test_what_is_said_comes_at_once(hop: Hop) -> None:
+    """Word by word, whatever the gateway makes of the events."""
+    words = ["one", "two", "three"]
+    script = Handshake(
+        [STREAM_HEAD + chunk(delta(words[0])), *(chunk(delta(word)) for word in words[1:]), chunk(DONE) + LAST]
+    )
+    hop.answers(script)
+    reply = hop.post(hop.body(stream=True))
+    for word in words:
+        heard = b""
+        while word.encode() not in heard:
+            piece = reply.piece()
+            assert piece
+            heard += piece
+        script.had()
+    reply.body()
+    assert reply.clean
+
+
 def test_pieces_are_not_merged_or_cut(hop: Hop) -> None:
     """One chunk of the engine is one chunk at the client."""
     pieces = [delta("a"), delta("b" * 5000), b": \n\n", DONE]
