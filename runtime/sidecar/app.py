@@ -9,13 +9,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from runtime.engines.control import open_client
 from runtime.engines.kinds import KINDS
 from runtime.metrics.scrape import Form, scrape
 from runtime.settings import Settings
+from runtime.sidecar.answer import Json
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.jobs import Jobs
 from runtime.sidecar.loading import Loader
@@ -67,4 +68,4 @@ def create_app(options: Options, settings: Settings) -> Starlette:
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} {request.scope['path'][:200]}: {error.detail}. GET / lists what there is."
-    return JSONResponse({"detail": detail}, error.status_code, headers=error.headers)
+    return Json({"detail": detail}, error.status_code, headers=error.headers)

@@ -18,9 +18,7 @@ class Roots:
         """The path, if it is below a root. Reads the disk; raises ``BadRequest`` that names ``what``."""
         if len(text) > LONGEST_PATH or not text.isprintable() or not text:
             raise BadRequest(f"{what} must be 1 to {LONGEST_PATH} printable characters")
-        path = Path(text)
-        if text == "~" or text.startswith("~/"):
-            path = path.expanduser()
+        path = Path.home() / text.removeprefix("~").lstrip("/") if text == "~" or text.startswith("~/") else Path(text)
         if not path.is_absolute() or ".." in path.parts:
             raise BadRequest(f"{what} must be an absolute path without '..', not {text!r}")
         try:

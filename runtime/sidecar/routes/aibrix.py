@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from runtime.downloads import marker
 from runtime.downloads.credentials import credentials_of
 from runtime.downloads.source import parse
 from runtime.settings import Settings
+from runtime.sidecar.answer import Json
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.body import flag, mapping, needed, only, read_object, text
 from runtime.sidecar.credential_sets import CredentialSets
@@ -80,7 +81,7 @@ class Aibrix:
             "local_path": loaded["path"],
             "engine_response": loaded["engine"],
         }
-        return JSONResponse(content)
+        return Json(content)
 
     async def unload(self, request: Request) -> Response:
         """Done when the engine has none of that name; files go only then."""
@@ -94,7 +95,7 @@ class Aibrix:
         only(body, "lora_name", "cleanup_local")
         wanted = Unload(name, self._home(name, None), keep_files=not flag(body, "cleanup_local", True))
         await self._loader.jobs.wait(self._loader.unload(wanted, self._asked(request)))
-        return JSONResponse({"status": "success", "message": f"Successfully unloaded adapter {name}"})
+        return Json({"status": "success", "message": f"Successfully unloaded adapter {name}"})
 
     def _home(self, name: str, local_dir: str | None) -> Path:
         return (Path(local_dir) if local_dir else self._options.adapter_dir) / name
@@ -119,7 +120,7 @@ class Aibrix:
             raise BadRequest("download_extra_config: num_threads must be a whole number from 1 to 64")
         wanted = Download(uri, folder, credentials_of(config, self._settings), workers)
         status = await self._progress(await self._loader.checked(wanted))
-        return JSONResponse(card(name, folder, kind_of(source.shown), status))
+        return Json(card(name, folder, kind_of(source.shown), status))
 
     async def _progress(self, wanted: Download) -> str:
         """Of the download that is under way, or has failed since the last call, or begins now."""
@@ -140,7 +141,7 @@ class Aibrix:
         folder = await self._loader.allowed(str(self._models_dir(body) / "any"), "local_dir")
         running = {str(job.shown.get("output_dir")) for job in self._loader.jobs.running()}
         cards = await asyncio.to_thread(model_cards, folder.parent, running)
-        return JSONResponse({"object": "list", "data": cards})
+        return Json({"object": "list", "data": cards})
 
     def _models_dir(self, body: Mapping[str, Any]) -> Path:
         return Path(text(body, "local_dir") or self._options.model_dir)
@@ -201,6 +202,6 @@ def told(handler: Handler) -> Handler:
                 "code": failure.status,
                 "error": failure.message,
             }
-            return JSONResponse(content, failure.status)
+            return Json(content, failure.status)
 
     return handle

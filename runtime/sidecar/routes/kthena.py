@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from runtime.downloads.credentials import credentials_of
 from runtime.settings import Settings
+from runtime.sidecar.answer import Json
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.body import flag, mapping, needed, read_object, text, whole
 from runtime.sidecar.jobs import Job
@@ -58,14 +59,14 @@ class Kthena:
             return started(
                 job, message, {"lora_name": name, "source": download and download.shown, "output_dir": str(path)}
             )
-        return JSONResponse((await self._loader.jobs.wait(job))["engine"])
+        return Json((await self._loader.jobs.wait(job))["engine"])
 
     async def unload(self, request: Request) -> Response:
         """The engine's own answer, with its status. Files stay."""
         name = needed(await read_object(request), "lora_name")
         check_name(name)
         job = self._loader.unload(Unload(name), self._asked(request))
-        return JSONResponse(await self._loader.jobs.wait(job))
+        return Json(await self._loader.jobs.wait(job))
 
     async def download(self, request: Request) -> Response:
         body = await read_object(request)
@@ -79,13 +80,13 @@ class Kthena:
             return started(job, "Model download started in background", told_back)
         await self._loader.jobs.wait(job)
         message = "Model download completed successfully"
-        return JSONResponse({"status": "completed", "message": message, **told_back})
+        return Json({"status": "completed", "message": message, **told_back})
 
     async def adapters(self, request: Request) -> Response:
         """What the engine has loaded, by its own word."""
         seen = await self._asked(request).engine.adapters()
         cards = [{"lora_name": name, **asdict(adapter)} for name, adapter in seen.items()]
-        return JSONResponse({"object": "list", "data": cards})
+        return Json({"object": "list", "data": cards})
 
     async def models(self, request: Request) -> Response:
         answer = await self._asked(request).models()
@@ -93,14 +94,14 @@ class Kthena:
         return Response(answer.content, answer.status_code, headers={"content-type": kind})
 
     async def jobs(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [job.as_json() for job in self._loader.jobs.all()]})
+        return Json({"object": "list", "data": [job.as_json() for job in self._loader.jobs.all()]})
 
     async def job(self, request: Request) -> Response:
-        return JSONResponse(self._loader.jobs.get(request.path_params["id"]).as_json())
+        return Json(self._loader.jobs.get(request.path_params["id"]).as_json())
 
     async def cancel(self, request: Request) -> Response:
         job = await self._loader.jobs.cancel(request.path_params["id"])
-        return JSONResponse(job.as_json())
+        return Json(job.as_json())
 
     def _asked(self, request: Request) -> Beside:
         return self._beside.as_asked_by(request.headers.get("authorization"))
@@ -112,7 +113,7 @@ class Kthena:
 
 def started(job: Job, message: str, fields: Mapping[str, Any]) -> Response:
     body = {"status": "started", "message": message, **fields, "job_id": job.id}
-    return JSONResponse(body, 202, headers={"location": f"/v1/jobs/{job.id}"})
+    return Json(body, 202, headers={"location": f"/v1/jobs/{job.id}"})
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -127,6 +128,6 @@ def told(handler: Handler) -> Handler:
         except Exception as error:  # noqa: BLE001 - the edge: each has its status, and a bug its traceback
             failure = failure_of(error)
             unexpected(error)
-            return JSONResponse({"detail": failure.message}, failure.status)
+            return Json({"detail": failure.message}, failure.status)
 
     return handle

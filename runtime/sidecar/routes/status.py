@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from runtime.engines.base import Engine, EngineError
 from runtime.metrics.text import CONTENT_TYPE
+from runtime.sidecar.answer import Json
 from runtime.sidecar.jobs import Jobs
 from runtime.sidecar.options import PATHS
 from runtime.sidecar.own_metrics import OwnMetrics
@@ -40,21 +41,21 @@ class Status:
 
     async def health(self, _: Request) -> Response:
         """Of the sidecar; the engine is not asked."""
-        return JSONResponse({"status": "healthy", "service": "runtime"})
+        return Json({"status": "healthy", "service": "runtime"})
 
     async def healthz(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return Json({"status": "ok"})
 
     async def ready(self, _: Request) -> Response:
         if await self._engine.healthy():
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "detail": "the engine does not answer"}, 503)
+            return Json({"status": "ready"})
+        return Json({"status": "not ready", "detail": "the engine does not answer"}, 503)
 
     async def metrics(self, _: Request) -> Response:
         try:
             page = await self._page.get()
         except EngineError as down:
-            return JSONResponse({"detail": f"Failed to fetch metrics from engine: {down}"}, 502)
+            return Json({"detail": f"Failed to fetch metrics from engine: {down}"}, 502)
         return Response(page.encode(), headers={"content-type": CONTENT_TYPE})
 
     async def own_metrics(self, _: Request) -> Response:
