@@ -15,7 +15,7 @@ import pytest
 from runtime.downloads import fetch as fetching
 from runtime.downloads import transfer
 from runtime.downloads.credentials import Credentials
-from runtime.downloads.errors import DownloadError, NoSpace, SourceChanged, TargetUnusable
+from runtime.downloads.errors import DownloadError, NoSpace, NotFound, SourceChanged, TargetUnusable
 from runtime.downloads.fetch import Artifact, Progress, corruption, fetch
 from runtime.downloads.keyed import fetch_keyed, folder_name
 from runtime.downloads.part import sync_folder
@@ -85,7 +85,11 @@ async def test_as_many_at_a_time_as_asked_for_and_no_more(site: Web, tmp_path: P
     assert (await task).files == 6
 
 
-@pytest.mark.parametrize("crash", range(1, 9))
+STEPS = 11
+"""That rename, delete or sync, in a download that replaces an artefact of one file."""
+
+
+@pytest.mark.parametrize("crash", range(1, STEPS + 2))
 async def test_a_crash_at_any_step_of_the_last_moment(
     crash: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,12 +123,24 @@ async def test_a_crash_at_any_step_of_the_last_moment(
         patched.setattr(fetching, "sync_folder", dying(sync_folder))
         with contextlib.suppress(Killed, BaseExceptionGroup):
             await fetch(str(source), tmp_path / "out")
-            assert crash > steps
+            assert (crash, steps) == (STEPS + 1, STEPS)
     assert content(tmp_path / "out") in ({"a": b"old"}, {"a": b"new"}, {})
     assert not (tmp_path / "out").exists() or await corruption(tmp_path / "out") is None
     await fetch(str(source), tmp_path / "out")
     assert content(tmp_path / "out") == {"a": b"new"}
     assert names(tmp_path) == ["out", "source"]
+
+
+async def test_an_artefact_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
+    """Where the part that was to take its place is gone: even when its source is."""
+    (tmp_path / "a").write_text("a")
+    await fetch(str(tmp_path / "a"), tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / ".out.old")
+    (tmp_path / "a").unlink()
+    with pytest.raises(NotFound):
+        await fetch(str(tmp_path / "a"), tmp_path / "out")
+    assert content(tmp_path / "out") == {"a": b"a"}
+    assert names(tmp_path) == ["out"]
 
 
 async def test_a_part_of_another_revision_is_not_gone_on_with(tmp_path: Path) -> None:

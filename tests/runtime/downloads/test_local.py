@@ -9,6 +9,7 @@ import pytest
 
 from runtime.downloads.errors import NotFound, SourceInvalid, TargetUnusable
 from runtime.downloads.fetch import Progress, corruption, fetch
+from runtime.downloads.local import CHUNK
 from tests.runtime.downloads.stage import content, names
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +104,22 @@ async def test_links_to_files_are_followed_as_the_hubs_cache_has_them(adapter: P
     os.mkfifo(snapshot / "pipe")
     with pytest.raises(SourceInvalid, match="neither a file nor a folder"):
         await fetch(str(snapshot), tmp_path / "out")
+
+
+async def test_a_file_that_changes_while_it_is_copied_is_never_mixed(tmp_path: Path) -> None:
+    """One chunk of it has been read when it is written anew, with the same size."""
+    source = tmp_path / "weights"
+    source.write_bytes(b"1" * (CHUNK + 10))
+    told: list[Progress] = []
+
+    def rewrite_once(progress: Progress) -> None:
+        if progress.done_bytes and not told:
+            told.append(progress)
+            source.write_bytes(b"2" * (CHUNK + 10))
+
+    artifact = await fetch(str(source), tmp_path / "out", on_progress=rewrite_once)
+    assert told[0].done_bytes == CHUNK
+    assert content(artifact.path) == {"weights": b"2" * (CHUNK + 10)}
 
 
 async def test_source_and_target_within_each_other_are_refused(adapter: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from runtime.downloads.object_store import stores
 from runtime.downloads.source import ObjectSource
 from runtime.settings import Settings, StoreKeys
 from tests.runtime.downloads.stage import content, names
+from tests.runtime.downloads.web_server import Web
 
 pytestmark = pytest.mark.anyio
 
@@ -147,6 +148,7 @@ async def test_an_object_that_changes_on_the_way_is_never_mixed(bucket: Bucket, 
 
     out = await fetch("s3://models/path/to/adapter", tmp_path / "out", bucket.credentials(), on_progress=replace_once)
     assert content(out.path) == ADAPTER | {"adapter_model.safetensors": other}
+    assert (await fetch("s3://models/path/to/adapter", tmp_path / "2", bucket.credentials())).revision == out.revision
 
 
 async def test_what_failed_goes_on_from_there(bucket: Bucket, tmp_path: Path) -> None:
@@ -190,6 +192,20 @@ async def test_default_credentials_are_those_of_the_environment(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     nobody = credentials_of({"endpoint": bucket.endpoint})
     assert content((await fetch("s3://models/path/to/adapter", tmp_path / "out", nobody)).path) == ADAPTER
+
+
+@pytest.mark.parametrize("token", ["mine", None])
+async def test_a_session_token_is_the_keys_own(
+    token: str | None, site: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's, which the store's library would add, goes with the environment's keys only."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "another's")
+    given = {"access_key": "a", "secret_key": "b", "session_token": token, "endpoint": site.url("")}
+    with pytest.raises(NotFound):
+        await fetch("s3://models/x", tmp_path / "out", credentials_of(given))
+    assert site.asked
+    assert {one.headers.get("x-amz-security-token") for one in site.asked} == {token}
+    assert all("Credential=a/" in one.headers["authorization"] for one in site.asked)
 
 
 async def test_the_profile_is_used_before_the_default_credentials(bucket: Bucket, tmp_path: Path) -> None:

@@ -142,6 +142,20 @@ async def test_without_a_validator_nothing_is_taken_up_or_kept(site: Web, tmp_pa
     assert first.revision != second.revision
 
 
+async def test_without_a_validator_a_part_is_of_no_use(site: Web, tmp_path: Path) -> None:
+    """Not even where its file is whole: it may be another one by now."""
+
+    def fail(progress: Progress) -> None:
+        if progress.done_files:
+            raise ZeroDivisionError
+
+    site.pages["/a.bin"] = Page(BODY, None)
+    with pytest.raises(ZeroDivisionError):
+        await fetch(site.url("/a.bin"), tmp_path / "out", on_progress=fail)
+    site.pages["/a.bin"] = Page(BODY[::-1], None)
+    assert content((await fetch(site.url("/a.bin"), tmp_path / "out")).path) == {"a.bin": BODY[::-1]}
+
+
 async def test_the_query_is_part_of_what_is_asked_for(site: Web, tmp_path: Path) -> None:
     """Two queries with one ETag are two sources."""
     site.pages["/get"] = Page(b"one")
