@@ -23,33 +23,24 @@ _decoder = msgspec.json.Decoder(_Usage)
 
 
 class Tail:
-    """The last chunks of a response, by reference. Memory: a few times ``TAIL_BYTES``, or one chunk that is larger."""
+    """The last chunks of a response, by reference: ``TAIL_BYTES`` at least, twice that and two chunks at most."""
 
-    __slots__ = ("_chunks", "_untrimmed")
+    __slots__ = ("_chunks", "_older", "_size")
 
     def __init__(self) -> None:
+        self._older: list[bytes] = []
         self._chunks: list[bytes] = []
-        self._untrimmed = 0
+        self._size = 0
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
-        self._untrimmed += len(chunk)
-        if self._untrimmed > TAIL_BYTES:
-            self._trim()
-
-    def _trim(self) -> None:
-        """Drop what is before the last ``TAIL_BYTES``. Done once for many chunks."""
-        kept = index = 0
-        for index in range(len(self._chunks) - 1, -1, -1):
-            kept += len(self._chunks[index])
-            if kept >= TAIL_BYTES:
-                break
-        del self._chunks[:index]
-        self._untrimmed = 0
+        self._size += len(chunk)
+        if self._size > TAIL_BYTES:  # what was before is enough, and older than that nothing is needed
+            self._older, self._chunks, self._size = self._chunks, [], 0
 
     def usage(self) -> tuple[int, int]:
         """Prompt and completion tokens as the engine last reported them; zeros when it did not."""
-        chunks = self._chunks
+        chunks = self._older + self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         at = data.rfind(USAGE)
         while at >= 0:

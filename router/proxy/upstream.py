@@ -81,6 +81,7 @@ class Upstream(asyncio.Protocol):
         "complete",
         "headers",
         "last_byte",
+        "on_body",
         "sent_at",
         "started",
         "status",
@@ -93,8 +94,8 @@ class Upstream(asyncio.Protocol):
         self.started = self.body_begun = False
         self.last_byte = self.sent_at = 0.0
         self._transport: Any = None
-        self._parser: Any = httptools.HttpResponseParser(self)
         self._arrived: list[bytes] = []
+        self.on_body = self._arrived.append  # the parser calls it, and nothing is faster
         self._paused = False
         self._frame_bytes = 0
         self._head_done = False
@@ -102,6 +103,7 @@ class Upstream(asyncio.Protocol):
         self._told = False
         self._fresh = False
         self._sink: Sink | None = None
+        self._parser: Any = httptools.HttpResponseParser(self)
 
     # -- the exchange --------------------------------------------------------------------------------------------
 
@@ -180,7 +182,10 @@ class Upstream(asyncio.Protocol):
         arrived, sink = self._arrived, self._sink
         if len(arrived) != 1 or sink is None:
             self._piece(data)
-        elif flowing and not self.complete:  # nearly every piece of a stream
+            return
+        self.body_begun = True
+        self._frame_bytes = 0
+        if flowing and not self.complete:  # nearly every piece of a stream
             sink.more(self, arrived.pop())
         else:  # nearly every other answer, all of it
             self.started = self._told = True
@@ -191,7 +196,10 @@ class Upstream(asyncio.Protocol):
     def _piece(self, data: bytes) -> None:
         """Pass on what a read brought: a head, perhaps, and all that it brought of the body as one piece."""
         self.started = True
-        if not self._arrived and not self.complete:  # a head, a trailer or a frame that may have no end
+        if self._arrived:
+            self.body_begun = True
+            self._frame_bytes = 0
+        elif not self.complete:  # a head, a trailer or a frame that may have no end
             self._frame_bytes += len(data)
             if self._frame_bytes > MAX_HEAD_BYTES:
                 self.fail(Broken("its headers are too long"))
@@ -226,8 +234,8 @@ class Upstream(asyncio.Protocol):
     # -- the parser ----------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self.complete and self._transport is not None:
-            self._transport.close()  # an answer that nobody asked for: no request may meet it
+        if self.complete:
+            raise ValueError("nobody asked for another answer")  # the parser gives up with it
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete or self._head_done:
@@ -249,12 +257,6 @@ class Upstream(asyncio.Protocol):
             raise ValueError(f"status {self.status}")  # the parser gives up with it
         self._framed = self._framed or self.status in (204, 304)
         self._head_done = True
-
-    def on_body(self, data: bytes) -> None:
-        if not self.complete:
-            self.body_begun = True
-            self._frame_bytes = 0
-            self._arrived.append(data)
 
     def on_message_complete(self) -> None:
         if not self._head_done or self.complete:

@@ -138,7 +138,10 @@ class DirectDoor:
         if self._chunked and chunk and not last:  # nearly every call
             size = len(chunk)
             line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
-            self._send(b"".join((line, chunk, b"\r\n")))
+            try:
+                self._transport.write(b"".join((line, chunk, b"\r\n")))
+            except RuntimeError:  # it is closing, and has not said so yet
+                self.left()
             return
         parts: list[bytes] = []
         self._add(parts, chunk, last)
