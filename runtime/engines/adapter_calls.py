@@ -15,9 +15,19 @@ NOT_LOADED = ("cannot be found", "does not exist")
 
 async def seen(control: Control) -> Mapping[str, AdapterSeen]:
     """The names of ``GET /v1/models`` that have a parent: both engines list their adapters so."""
+    cards = await _cards(control)
+    return {str(card["id"]): AdapterSeen(card.get("root"), card["parent"]) for card in cards if card.get("parent")}
+
+
+async def bases(control: Control) -> tuple[str, ...]:
+    """Those that have none, by id and by root."""
+    names = [card.get(key) for card in await _cards(control) if not card.get("parent") for key in ("id", "root")]
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+
+
+async def _cards(control: Control) -> list[Mapping[str, Any]]:
     cards = control.field(await control.call("GET", "/v1/models"), "data")
-    found = [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
-    return {str(card["id"]): AdapterSeen(card.get("root"), card["parent"]) for card in found if card.get("parent")}
+    return [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
 
 
 async def load(control: Control, path: str, body: Mapping[str, Any]) -> str:

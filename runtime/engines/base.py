@@ -111,6 +111,9 @@ class Engine(Protocol):
     def adapter_model(self, name: str) -> str:
         """What to put in ``model`` to be answered by the adapter ``name``."""
 
+    async def bases(self) -> tuple[str, ...]:
+        """Names and paths of its own model, as far as it tells. Safe while it sleeps."""
+
     async def adapters(self) -> Mapping[str, AdapterSeen]:
         """What it has loaded, by its own word. Safe while it sleeps."""
 

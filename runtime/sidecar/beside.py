@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import httpx2
 
@@ -31,17 +29,6 @@ class Beside:
     async def models(self) -> httpx2.Response:
         """``GET /v1/models`` as the engine answers it."""
         return await self.control.send("GET", "/v1/models", timeout=self.spec.call_seconds)
-
-    async def bases(self) -> tuple[str, ...]:
-        """Names and paths of the engine's own model. Raises ``EngineError``."""
-        return base_names(self.control.field(await self.control.call("GET", "/v1/models"), "data"))
-
-
-def base_names(cards: Any) -> tuple[str, ...]:
-    """Of an OpenAI list: what has no parent, by id and by root."""
-    own = [card for card in cards if isinstance(card, Mapping) and not card.get("parent")]
-    names = [card.get(key) for card in own for key in ("id", "root")]
-    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
 def bearer(header: str | None) -> str | None:

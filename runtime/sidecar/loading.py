@@ -121,7 +121,7 @@ class Loader:
         folder = wanted.path if artifact is None else artifact.path
         job.phase, job.final = "loading", True
         config = await asyncio.to_thread(adapters.read_config, folder)
-        reason = adapters.check(config, await beside.bases(), self._max_rank)
+        reason = adapters.check(config, await beside.engine.bases(), self._max_rank)
         if reason is not None:
             raise UnfitAdapter(f"{wanted.name}: {reason}")
         path = str(folder if wanted.keyed else wanted.path)

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import httpx2
 
+from runtime.engines import adapter_calls
 from runtime.engines.base import AdapterSeen, NotSupported, Sight
 from runtime.engines.control import Control
 from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
@@ -41,6 +42,9 @@ class OpenAIEngine:
 
     def adapter_model(self, name: str) -> str:
         return name
+
+    async def bases(self) -> tuple[str, ...]:
+        return await adapter_calls.bases(self._control)
 
     async def adapters(self) -> Mapping[str, AdapterSeen]:
         self._cannot("list adapters")

@@ -17,6 +17,7 @@ from runtime.engines.gauges import total
 from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
 
 PROBES = ("/ready", "/model_info", "/get_model_info")  # newest first; none of them touches the scheduler
+INFO = ("/model_info", "/get_model_info")
 RUNNING = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
 
 WORK = ("sglang:generation_tokens_total", "sglang:prompt_tokens_total", "sglang:num_used_tokens")
@@ -82,6 +83,15 @@ class SglangEngine:
 
     def adapter_model(self, name: str) -> str:
         return f"{self._name}:{name}"  # under its bare name the base model answers, and says nothing
+
+    async def bases(self) -> tuple[str, ...]:
+        """Its list has the served name alone; the path is told elsewhere."""
+        named = await adapter_calls.bases(self._control)
+        for path in INFO:
+            answer = await self._control.send("GET", path)
+            if answer.status_code == 200:
+                return tuple(dict.fromkeys((*named, str(self._control.field(answer, "model_path")))))
+        return ()  # one name that may be a nickname is nothing to compare with
 
     async def adapters(self) -> Mapping[str, AdapterSeen]:
         return await adapter_calls.seen(self._control)

@@ -130,17 +130,17 @@ class SglangApi:
 
     async def models(self, request: Request) -> Response:
         options = self._options
-        cards = [
-            model_card(name, options.model, None, options.max_model_len, "sglang") for name in options.served_names
-        ] + [model_card(one.name, one.path, options.name, None, "sglang") for one in self._engine.adapters.all()]
+        cards = [model_card(name, name, None, options.max_model_len, "sglang") for name in options.served_names] + [
+            model_card(one.name, one.path, options.name, None, "sglang") for one in self._engine.adapters.all()
+        ]
         return JsonResponse({"object": "list", "data": cards})
 
     async def metrics(self, request: Request) -> Response:
         page = self._engine.page
         return Response(page.render(), headers={"content-type": page.content_type})
 
-    def _adapters_answer(self, error: str = "") -> Response:
-        loaded = {one.name: one.path for one in self._engine.adapters.all()}
+    def _adapters_answer(self, error: str = "", *, listed: bool = True) -> Response:
+        loaded = {one.name: one.path for one in self._engine.adapters.all()} if listed else None
         content: dict[str, Any] = {
             "rid": None,
             "http_worker_ipc": None,
@@ -158,15 +158,20 @@ class SglangApi:
         name, path = str(body["lora_name"]), str(body["lora_path"])
         self._need_lora()
         if name in self._engine.adapters:
-            return self._adapters_answer(f"Failed to load LoRA adapter {name}: LoRA adapter already loaded.")
+            return self._adapters_answer(f"Failed to load LoRA adapter {name} because it is already loaded")
         try:
             inspect(path, self._options.max_lora_rank)
         except NoAdapter:
-            reason = f"Repo id must be in the form 'repo_name' or 'namespace/repo_name': '{path}'."
-            return self._adapters_answer(f"Failed to load LoRA adapter {name}: {reason}")
+            return self._adapters_answer(
+                f"Repo id must be in the form 'repo_name' or 'namespace/repo_name': '{path}'. "
+                "Use `repo_type` argument if needed."
+            )
         except RankTooHigh as error:
-            reason = f"rank {error.rank} is above max_lora_rank {self._options.max_lora_rank}"
-            return self._adapters_answer(f"Failed to load LoRA adapter {name}: {reason}")
+            return self._adapters_answer(
+                f"LoRA adapter {name} with rank {error.rank} is incompatible with the current LoRA memory pool "
+                "configuration. Please ensure that the LoRA adapter's rank is within the configured `--max-lora-rank` "
+                "and that the target modules are included in `--lora-target-modules`."
+            )
         self._engine.adapters.put(name, path)
         return self._adapters_answer()
 
@@ -177,7 +182,9 @@ class SglangApi:
         name = str((await read_json(request, "lora_name"))["lora_name"])
         self._need_lora()
         if name not in self._engine.adapters:
-            return self._adapters_answer(f"Failed to unload LoRA adapter {name}: LoRA adapter {name} does not exist.")
+            known = ", ".join(repr(one.name) for one in self._engine.adapters.all())
+            error = f"LoRA with name {name} does not exist. Loaded LoRAs: odict_keys([{known}])"
+            return self._adapters_answer(error, listed=False)
         self._engine.adapters.drop(name)
         return self._adapters_answer()
 

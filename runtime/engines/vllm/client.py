@@ -95,6 +95,9 @@ class VllmEngine:
     def adapter_model(self, name: str) -> str:
         return name
 
+    async def bases(self) -> tuple[str, ...]:
+        return await adapter_calls.bases(self._control)
+
     async def adapters(self) -> Mapping[str, AdapterSeen]:
         return await adapter_calls.seen(self._control)
 

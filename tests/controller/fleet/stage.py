@@ -121,6 +121,9 @@ class FakeEngine:
     def adapter_model(self, name: str) -> str:
         return name
 
+    async def bases(self) -> tuple[str, ...]:
+        return ()
+
     async def adapters(self) -> Mapping[str, AdapterSeen]:
         return {}
 

@@ -106,6 +106,25 @@ async def test_a_path_without_an_adapter_is_a_refusal_of_its_own(options: SimOpt
     assert refused.value.status == (404 if options.dialect == "vllm" else 400)
 
 
+@each_dialect
+async def test_the_base_is_known_by_name_and_path(options: SimOptions, tmp_path: Path) -> None:
+    """SGLang's list has the served name alone. An adapter is no base."""
+    async with connected(options) as (engine, _):
+        await engine.load_adapter("a", make_adapter(tmp_path / "a"))
+        assert await engine.bases() == ("tiny", "org/tiny")
+
+
+async def test_a_name_alone_is_nothing_to_compare_with() -> None:
+    """Of an SGLang that does not tell its path: it may be a nickname."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        found = request.url.path == "/v1/models"
+        return httpx2.Response(200, json={"data": [{"id": "chat", "root": "chat"}]}) if found else httpx2.Response(404)
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
+        assert await KINDS["sglang"].connect(spec_of("http://sglang", "sglang"), client, 1.0).bases() == ()
+
+
 async def test_vllm_replaces_in_place(tmp_path: Path) -> None:
     """A changed path is seen at once."""
     first, second = make_adapter(tmp_path / "a"), make_adapter(tmp_path / "b")
