@@ -104,13 +104,13 @@ def nginx(folder: Path, port: int, fleet: Fleet) -> Sequence[str]:
     return [_program("nginx") or "nginx", "-c", str(file), "-e", str(folder / "nginx-error.log")]
 
 
-def rust_router(name: str) -> Callable[[Path, int, Fleet], Sequence[str]]:
+def rust_router(name: str, *command: str) -> Callable[[Path, int, Fleet], Sequence[str]]:
     """vllm-router and smg have one origin, and their options still."""
 
     def argv(folder: Path, port: int, fleet: Fleet) -> Sequence[str]:
         urls = [f"http://127.0.0.1:{engine}" for engine in _all(fleet)]
-        program = _program(name) or name
-        return [program, "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--worker-urls", *urls]
+        program = [_program(name) or name, *command]
+        return [*program, "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--worker-urls", *urls]
 
     return argv
 
@@ -140,7 +140,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("torpor", torpor, lambda: None),
         Kind("nginx", nginx, missing_program("nginx", "apt-get install nginx-light")),
         Kind("vllm-router", rust_router("vllm-router"), missing_program("vllm-router", "pip install vllm-router")),
-        Kind("smg", rust_router("smg"), missing_program("smg", "pip install smg")),
+        Kind("smg", rust_router("smg", "launch"), missing_program("smg", "pip install smg")),
         Kind("litellm", litellm, missing_program("litellm", "pip install 'litellm[proxy]'")),
         Kind("aiohttp", aiohttp, _missing_aiohttp),
     )

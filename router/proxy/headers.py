@@ -102,9 +102,9 @@ def response_headers(headers: Headers, identity: bytes, instance: bytes, failed:
 def _kept(headers: Headers, dropped: Set[bytes]) -> list[tuple[bytes, bytes]]:
     """Those that are not ``dropped``, nor named by ``Connection`` as being for this hop only."""
     kept = [one for one in headers if one[0] not in dropped]
-    if len(kept) != len(headers) and header(headers, b"connection"):
+    if len(kept) != len(headers):
         listed = [value for name, value in headers if name == b"connection"]
-        if listed != [b"keep-alive"]:
+        if listed and listed != [b"keep-alive"]:
             names = {word.strip().lower() for value in listed for word in value.split(b",")}
             kept = [one for one in kept if one[0] not in names]
     return kept
