@@ -11,8 +11,8 @@ from controller.adapters.controller import AdapterController
 from controller.adapters.credentials import Credentials
 from controller.adapters.ground import Ground
 from controller.config.model import Config
+from controller.config.model import Instance as InstanceConfig
 from controller.fleet.fleet import Fleet
-from controller.fleet.instance import Instance
 from controller.residency.arbiter import arbitrated
 from runtime import settings
 from runtime.downloads.fetch import fetch
@@ -32,19 +32,18 @@ async def open_fleet(config: Config) -> AsyncIterator[tuple[Fleet, AdapterContro
     Raises ``StateError`` when the database cannot be used.
     """
     async with open_database(config.state_url) as database, open_client() as client:
-        engines = {
-            one.name: KINDS[one.spec.kind].connect(one.spec, client, one.sleep.wake_timeout_seconds)
-            for one in config.instances
-        }
 
-        def connect(instance: Instance, key: str) -> Engine:
-            spec = replace(instance.config.spec, api_key=key)
-            return KINDS[spec.kind].connect(spec, client, instance.config.sleep.wake_timeout_seconds)
+        def connect(config: InstanceConfig, key: str | None) -> Engine:
+            spec = replace(config.spec, api_key=key)
+            return KINDS[spec.kind].connect(spec, client, config.sleep.wake_timeout_seconds)
 
-        fleet = Fleet(config, engines, SleepMarks(database), Launches(database))
+        fleet = Fleet(config, lambda one: connect(one, one.spec.api_key), SleepMarks(database), Launches(database))
         credentials = Credentials(config.credentials_file, config.credentials)
         artifacts = Artifacts(config.adapters_folder, fetch, credentials, settings.read())
-        adapters = AdapterController(Ground(fleet, Adapters(database), artifacts, credentials, connect))
+        ground = Ground(
+            fleet, Adapters(database), artifacts, credentials, lambda instance, key: connect(instance.config, key)
+        )
+        adapters = AdapterController(ground)
         await adapters.restore(config.adapters)
-        async with arbitrated(config, fleet), fleet.watched(), adapters.running():
+        async with arbitrated(fleet), fleet.watched(), adapters.running():
             yield fleet, adapters

@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import logging
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -63,9 +64,11 @@ def serve(config: Config, host: str, port: int, files: int | None) -> int:
         log.warning("%s", exposure(host, port))
     limits = Limits(connections=most_connections(files, len(config.instances)))
     log.info("%d models at http://%s:%d/v1", len(config.models), host, port)
+    app = create_app(config)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until it has started, when what it reads is new anyway
     server = GatewayServer(
         uvicorn.Config(
-            create_app(config),
+            app,
             loop="uvloop",
             http=partial(DirectProtocol, limits=limits),  # type: ignore[arg-type]  # it is only called
             ws="none",
@@ -77,7 +80,8 @@ def serve(config: Config, host: str, port: int, files: int | None) -> int:
             log_config=None,
             backlog=4096,
             timeout_graceful_shutdown=config.router.stop_timeout_seconds,  # type: ignore[arg-type]  # ours takes fractions
-        )
+        ),
+        {signal.SIGUSR1: app.reload_soon},
     )
     server.run(sockets=[listener])
     return 0 if server.started else 1

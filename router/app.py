@@ -19,10 +19,11 @@ from router.auth.guard import Key, KeyGuard
 from router.errors import InvalidRequest, MethodNotAllowed, NotFound, stopping
 from router.lifespan import Live, open_gateway
 from router.metrics import GatewayMetrics
-from router.proxy.buffered import Buffered
 from router.proxy.pipeline import Pipeline
 from router.proxy.responses import ResponsesPipeline
+from router.reload import Reload
 from router.routes.adapters import adapter_endpoints
+from router.routes.admin import admin_endpoints
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
 from router.routes.engine_metrics import engine_metrics_endpoints
@@ -39,6 +40,12 @@ class Gateway(Starlette):
     """A Starlette application that offers our own server a short way to its engine paths."""
 
     short_way: ShortWay | None = None
+    reload: Reload | None = None
+
+    def reload_soon(self) -> None:
+        """Apply the YAML as it is now; the log tells how it went."""
+        if self.reload is not None:
+            self.reload.apply_soon()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request that the server cancels, because it stops, is answered too."""
@@ -58,31 +65,34 @@ class Gateway(Starlette):
                 await envelope.response(stopping(), scope)(scope, receive, send)
 
 
-def short_way(table: Sequence[Endpoint], key: Key | None) -> ShortWay:
+def short_way(table: Sequence[Endpoint], gateway: Live) -> ShortWay:
     """The engine paths of ``table`` that are always the same, behind the key if there is one."""
     pipelines = {
         one.path.encode(): one.handler for one in table if isinstance(one.handler, Pipeline) and "{" not in one.path
     }
-    one = next(iter(pipelines.values()))
     serve = {path: pipeline.serve for path, pipeline in pipelines.items()}
-    return ShortWay(serve, one.max_body, one.buffered, key.refusal if key is not None else None)
+    return ShortWay(serve, gateway.buffered, gateway.key.refusal)
 
 
 def create_app(config: Config) -> Gateway:
     """The gateway as an ASGI application. Its routes exist once its lifespan has begun."""
-    key = Key(config.api_key) if config.api_key else None
+    key = Key(config.api_key)
 
     @asynccontextmanager
     async def lifespan(app: Gateway) -> AsyncIterator[None]:
-        async with open_gateway(config) as gateway:
-            table = endpoints(config, gateway)
+        async with open_gateway(config, key) as gateway:
+            app.reload = reload = Reload(gateway)
+            table = endpoints(gateway, reload)
             app.router.routes.extend(endpoint.route() for endpoint in table)
-            app.short_way = short_way(table, key)
-            yield
+            app.short_way = short_way(table, gateway)
+            try:
+                yield
+            finally:
+                await reload.aclose()
 
     app = Gateway(
         lifespan=lifespan,
-        middleware=[Middleware(KeyGuard, key=key)] if key else [],
+        middleware=[Middleware(KeyGuard, key=key)],
         exception_handlers={
             HTTPException: _not_routed,
             **dict.fromkeys(envelope.EXPECTED, _render),
@@ -93,26 +103,29 @@ def create_app(config: Config) -> Gateway:
     return app
 
 
-def endpoints(config: Config, gateway: Live) -> list[Endpoint]:
+def endpoints(gateway: Live, reload: Reload) -> list[Endpoint]:
     """The whole route table. More particular paths come before those that take any name."""
     fleet, traffic = gateway.fleet, gateway.traffic
-    max_body = int(config.router.max_body_mb * 1_000_000)
-    buffered = Buffered(int(config.router.max_buffered_mb * 1_000_000))
-    pipeline = Pipeline(fleet.routes, gateway.pools, gateway.serving, max_body, buffered)
-    responses = ResponsesPipeline(fleet, gateway.pools, gateway.serving, max_body, buffered, gateway.makers)
+
+    def in_force() -> Config:
+        return gateway.config
+
+    pipeline = Pipeline(fleet.routes, gateway.pools, gateway.serving, gateway.buffered)
+    responses = ResponsesPipeline(fleet, gateway.pools, gateway.serving, gateway.buffered, gateway.makers)
     table = [
         *engine_endpoints(pipeline),
         *response_endpoints(responses),
-        *health_endpoints(config, fleet),
+        *health_endpoints(in_force, fleet),
         *traffic_endpoints(fleet, traffic),
-        *sleep_endpoints(config, fleet, traffic, gateway.sleep),
+        *sleep_endpoints(in_force, fleet, traffic, gateway.sleep),
         *queue_endpoints(gateway.queues),
         *engine_metrics_endpoints(gateway.engine_metrics),
         *adapter_endpoints(gateway.adapters),
         *model_endpoints(fleet),
+        *admin_endpoints(reload, gateway.key),
     ]
     metrics = GatewayMetrics(fleet, traffic, gateway.queues)
-    return [*table, *document_endpoints(metrics, table, keyed=config.api_key is not None)]
+    return [*table, *document_endpoints(metrics, table, lambda: in_force().api_key is not None)]
 
 
 async def _render(request: Request, error: Exception) -> Response:

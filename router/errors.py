@@ -3,6 +3,7 @@
 GatewayError
 ├── InvalidRequest     400
 ├── NotAuthenticated   401
+├── Forbidden          403
 ├── NotFound           404
 │   └── ModelNotFound
 ├── MethodNotAllowed   405
@@ -11,6 +12,7 @@ GatewayError
 ├── TooLarge           413
 ├── UrlTooLong         414
 ├── UnknownEncoding    415   of the body
+├── Unprocessable      422
 ├── TooManyRequests    429
 ├── HeadTooLarge       431
 ├── Internal           500
@@ -57,6 +59,11 @@ class NotAuthenticated(GatewayError):
     type = "authentication_error"
 
 
+class Forbidden(GatewayError):
+    status = 403
+    type = "permission_error"
+
+
 class NotFound(GatewayError):
     status = 404
     type = "invalid_request_error"
@@ -96,6 +103,11 @@ class UrlTooLong(GatewayError):
 
 class UnknownEncoding(GatewayError):
     status = 415
+    type = "invalid_request_error"
+
+
+class Unprocessable(GatewayError):
+    status = 422
     type = "invalid_request_error"
 
 

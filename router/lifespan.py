@@ -3,57 +3,112 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from controller.adapters.controller import AdapterController
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
+from controller.fleet.instance import Instance
 from controller.service import open_fleet
+from router.auth.guard import Key
 from router.engine_metrics import EngineMetrics
+from router.farewell import Farewells
+from router.proxy.buffered import Buffered
 from router.proxy.pool import Pool, keep_sweeping
+from router.proxy.queue import Queue
 from router.proxy.responses import Makers
-from router.proxy.serving import serving
+from router.proxy.serving import Serving, serving
 from router.sleep.manager import SleepManager
 from router.traffic.monitor import TrafficMonitor
 
+MEGABYTE = 1_000_000
+
 
 class Live:
-    """The live objects that the routes work with."""
+    """The live objects that the routes work with. ``config``: the one in force.
 
-    def __init__(self, config: Config, fleet: Fleet, adapters: AdapterController) -> None:
+    The tables stay the same objects when another configuration is applied, and so does all that is in use.
+    """
+
+    def __init__(self, config: Config, fleet: Fleet, adapters: AdapterController, key: Key) -> None:
+        self.config = config
         self.fleet = fleet
         self.adapters = adapters
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
         self.makers = Makers()
         self.engine_metrics = EngineMetrics(fleet)
         self.sleep = SleepManager(fleet, self.traffic)
-        self.serving = serving(config, self.traffic)
-        self.queues = {model: one.queue for model, one in self.serving.items() if one.queue is not None}
-        self.pools: Mapping[str, Pool] = {
-            name: Pool(instance.config.spec.base_url, instance.config.timeouts)
-            for name, instance in fleet.instances.items()
-        }
+        self.serving: dict[str, Serving] = {}
+        self.queues: dict[str, Queue] = {}
+        self.pools: dict[Instance, Pool] = {}
+        self.farewells = Farewells(self.pools)
+        self.buffered = Buffered(0, 0)
+        self.key = key
+        self._sleeping: asyncio.Task[None] | None = None
+        self._settle()
+
+    def apply(self, config: Config, renewed: Collection[str] = ()) -> None:
+        """From now on it is as in ``config``: nothing is awaited, and no request is lost.
+
+        ``renewed``: instances whose engine is another, though its address may be the same.
+        """
+        traffic = dict(self.traffic.models)
+        self.config = config
+        left = self.fleet.apply(config, renewed)
+        self.traffic.watch(config.models)
+        self._settle()
+        for one in left:
+            model = one.instance.config.model
+            self.farewells.begin(one, None if model in self.fleet.models else traffic[model])
+        self.put_idle_to_sleep()
+
+    def put_idle_to_sleep(self) -> None:
+        """From now on, as the configuration in force says."""
+        if self._sleeping is not None:
+            self._sleeping.cancel()
+        self._sleeping = asyncio.create_task(self.sleep.run())
+
+    async def aclose(self) -> None:
+        """What still runs for clients is closed."""
+        if self._sleeping is not None:
+            self._sleeping.cancel()
+            await asyncio.gather(self._sleeping, return_exceptions=True)
+        await self.farewells.aclose()
+        await self.engine_metrics.close()
+        for pool in self.pools.values():
+            pool.close()
+
+    def _settle(self) -> None:
+        """All that is not the fleet's, once the fleet is as the configuration says."""
+        router = self.config.router
+        self.key.become(self.config.api_key)
+        self.buffered.limit = int(router.max_buffered_mb * MEGABYTE)
+        self.buffered.largest = int(router.max_body_mb * MEGABYTE)
+        served = serving(self.config, self.traffic, self.serving)
+        self.serving.clear()
+        self.serving.update(served)
+        self.queues.clear()
+        self.queues.update({model: one.queue for model, one in served.items() if one.queue is not None})
+        for instance in self.fleet.instances.values():
+            config = instance.config
+            pool = self.pools.setdefault(instance, Pool(config.spec.base_url, config.timeouts))
+            pool.timeouts = config.timeouts
 
 
 @asynccontextmanager
-async def open_gateway(config: Config) -> AsyncIterator[Live]:
+async def open_gateway(config: Config, key: Key) -> AsyncIterator[Live]:
     """Every instance has been looked at when this opens. At the end, what still runs for clients is closed."""
     async with open_fleet(config) as (fleet, adapters):
-        gateway = Live(config, fleet, adapters)
-        loops = [
-            asyncio.create_task(gateway.sleep.run()),
-            asyncio.create_task(keep_sweeping(gateway.pools.values())),
-        ]
+        gateway = Live(config, fleet, adapters, key)
+        gateway.put_idle_to_sleep()
+        sweeping = asyncio.create_task(keep_sweeping(gateway.pools.values()))
         try:
             yield gateway
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-            await gateway.engine_metrics.close()
-            for pool in gateway.pools.values():
-                pool.close()
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+            await gateway.aclose()
 
 
 def _ready_since(fleet: Fleet, model: str) -> float:

@@ -69,6 +69,16 @@ class AdapterController:
             if record.artifact is not None and not await ground.artifacts.is_whole(record.artifact):
                 record.artifact = None
             self._enlist(record)
+        await self.declare(declared)
+
+    async def declare(self, declared: Mapping[str, AdapterSpec]) -> None:
+        """From now on the YAML file has these, and perhaps other instances. Raises ``StateError``."""
+        ground = self._ground
+        for record in ground.records.values():
+            replicas = self._replicas(record.spec.base)
+            if replicas is not None and record.route.replicas is not replicas:
+                self._move(record, replicas)
+            record.kick()
         for name, spec in declared.items():
             try:
                 await self.put(name, spec, BY_FILE)

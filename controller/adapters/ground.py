@@ -50,8 +50,9 @@ class Ground:
         self.wall = wall
         self.chance = chance or random.Random()
         self.records: dict[str, Record] = {}
-        self.roster = Roster(fleet.instances.values(), self._changed)
+        self.roster = Roster(self._changed)
         self._connect = connect
+        fleet.welcome(lambda one: self.roster.enlist(one.instance))
 
     def candidates(self, record: Record) -> list[Instance]:
         """The instances that its spec allows and whose engines take adapters."""

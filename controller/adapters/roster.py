@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from controller.fleet.instance import Instance
 from controller.fleet.state import AWAKE, SLEEPING, State
@@ -12,19 +13,21 @@ UP = AWAKE | SLEEPING
 
 
 class Roster:
-    """``changed`` is told, at once, of an instance that has entered another state."""
+    """``changed`` is told, at once, of an instance that has entered another state, or joins."""
 
-    def __init__(self, instances: Iterable[Instance], changed: Callable[[Instance], None]) -> None:
+    def __init__(self, changed: Callable[[Instance], None]) -> None:
         self._changed = changed
-        self._states: dict[Instance, State] = {}
-        self._since: dict[Instance, float] = {}
-        self.falls: dict[Instance, int] = {}
+        self._states: WeakKeyDictionary[Instance, State] = WeakKeyDictionary()
+        self._since: WeakKeyDictionary[Instance, float] = WeakKeyDictionary()
+        self.falls: WeakKeyDictionary[Instance, int] = WeakKeyDictionary()
         """How often each has gone down: what was found out before says nothing after."""
-        for instance in instances:
-            self._states[instance], self.falls[instance] = instance.state, 0
-            if instance.state in UP:
-                self._since[instance] = instance.clock()
-            instance.watchers.append(partial(self._see, instance))
+
+    def enlist(self, instance: Instance) -> None:
+        self._states[instance], self.falls[instance] = instance.state, 0
+        if instance.state in UP:
+            self._since[instance] = instance.clock()
+        instance.watchers.append(partial(self._see, instance))
+        self._changed(instance)
 
     def up_for(self, instance: Instance) -> float | None:
         """Seconds; None while it is not up."""

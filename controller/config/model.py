@@ -48,6 +48,16 @@ class Instance:
         """Whether the launcher starts it; one with a ``url`` runs already."""
         return not self.spec.remote
 
+    def is_engine_of(self, other: Instance) -> bool:
+        """Whether what is known of the one's engine holds for the other's."""
+        mine, theirs = self.spec, other.spec
+        return (self.model, mine.kind, mine.base_url, mine.remote) == (
+            other.model,
+            theirs.kind,
+            theirs.base_url,
+            theirs.remote,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

@@ -17,6 +17,8 @@ class AdapterRoute(Route):
     An instance that sleeps may be a member: its gate gives it the adapter, or takes it out, before it is ready.
     """
 
+    configured = False
+
     def __init__(self, name: str, replicas: Replicas) -> None:
         super().__init__(name, replicas, {}, replicas.model)
         self._roll = Roll()
@@ -36,6 +38,11 @@ class AdapterRoute(Route):
         self.rename = self._roll.on_it = dict(rename)
         self._roll.problem = problem
         self.replicas.notify()
+
+    def follow(self) -> None:
+        """Those that have left the model have lost it."""
+        there = self.replicas.instances
+        self.put({one: name for one, name in self.rename.items() if one in there}, self.problem)
 
     def without(self, candidates: Sequence[Instance], gone: Instance) -> Sequence[Instance]:
         return candidates.without(gone) if isinstance(candidates, Members) else super().without(candidates, gone)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from controller.fleet.instance import Instance
-from runtime.engines.base import EngineError, EngineRefused, EngineTimeout, EngineUnreachable
+from runtime.engines.base import Engine, EngineError, EngineRefused, EngineTimeout, EngineUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,10 @@ ABANDONED_SECONDS = 10.0
 class Doubt:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._engine = instance.engine
+
+    @property
+    def _engine(self) -> Engine:
+        return self._instance.engine
 
     async def busy(self) -> bool:
         """By the engine's own count. One that does not tell is given time to notice that a client has left."""

@@ -13,7 +13,7 @@ from controller.fleet.journal import Happened
 from controller.fleet.marks import Marks
 from controller.fleet.origin import Origin
 from controller.fleet.state import State
-from runtime.engines.base import EngineError, EngineUnreachable
+from runtime.engines.base import Engine, EngineError, EngineUnreachable
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,6 @@ class Finding:
     def __init__(self, instance: Instance, marks: SleepMarks, origin: Origin) -> None:
         self.instance = instance
         self.gate: Gate = open_gate
-        self._engine = instance.engine
         self._marks = Marks(instance, marks, origin)
         self._origin = origin
         self._doubt = Doubt(instance)
@@ -56,6 +55,10 @@ class Finding:
     @property
     def under_way(self) -> bool:
         return self._lock.locked()
+
+    @property
+    def _engine(self) -> Engine:
+        return self.instance.engine
 
     async def _settle(self) -> None:
         if self._lock.locked():

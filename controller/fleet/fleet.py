@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from controller.config.model import Config
+from controller.config.model import Instance as InstanceConfig
 from controller.fleet.finding import Gate
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Journal
@@ -19,34 +22,105 @@ from runtime.engines.base import Engine
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 
 class Fleet:
-    """``models`` and ``instances`` by their names in the YAML, ``routes`` by every name a client may use."""
+    """``models`` and ``instances`` by their names in the YAML, ``routes`` by every name a client may use.
 
-    def __init__(self, config: Config, engines: Mapping[str, Engine], marks: SleepMarks, launches: Launches) -> None:
+    These tables stay the same objects while what they hold changes, in one step in which nothing is awaited.
+    """
+
+    def __init__(
+        self, config: Config, connect: Callable[[InstanceConfig], Engine], marks: SleepMarks, launches: Launches
+    ) -> None:
+        self.config = config
         self.journal = Journal()
         self.transitions: dict[str, Transitions] = {}
-        for one in config.instances:
-            instance = Instance(one, engines[one.name])
-            instance.journal = self.journal
-            self.transitions[one.name] = Transitions(instance, marks, Origin(one, launches))
         self.waker: Waker = AtOnce(self.transitions)
-        self.instances: Mapping[str, Instance] = {name: one.instance for name, one in self.transitions.items()}
-        self.models: Mapping[str, Replicas] = {
-            model: Replicas(model, [self.transitions[one.name] for one in config.instances_of(model)])
-            for model in config.models
-        }
+        self.instances: dict[str, Instance] = {}
+        self.models: dict[str, Replicas] = {}
         self.routes: dict[str, Route] = {}
-        for replicas in self.models.values():
-            self.routes.update(routes_of(replicas))
+        self._connect = connect
+        self._marks = marks
+        self._launches = launches
+        self._hosts: list[Callable[[Transitions], None]] = []
+        self._watching: dict[Transitions, asyncio.Task[None]] | None = None
+        self._held: dict[str, asyncio.Event] = {}
+        self.apply(config)
+
+    def apply(self, config: Config, renewed: Collection[str] = ()) -> list[Transitions]:
+        """From now on it is as in ``config``. What stays keeps its state, and whatever is in flight or waits for it.
+
+        ``renewed``: instances whose engine is another, though its address may be the same. Returns those that nothing
+        new will reach. They are the caller's: the requests in flight on them, and their end.
+        """
+        self.config = config
+        before = dict(self.transitions)
+        self.transitions.clear()
+        for wanted in config.instances:
+            known = None if wanted.name in renewed else before.get(wanted.name)
+            self.transitions[wanted.name] = self._keep(wanted, known)
+        _become(self.instances, {name: one.instance for name, one in self.transitions.items()})
+        self._regroup(config)
+        left = [one for name, one in before.items() if self.transitions.get(name) is not one]
+        for name, one in self.transitions.items():
+            if before.get(name) is not one:
+                for host in self._hosts:
+                    host(one)
+        if self._watching is not None:
+            for gone in left:
+                self._watching.pop(gone).cancel()
+            for one in self.transitions.values():
+                if one not in self._watching:
+                    self._watch(one, self._look_now(one))
+        return left
+
+    def _keep(self, config: InstanceConfig, before: Transitions | None) -> Transitions:
+        """The instance there was, if it is the same engine, with other settings."""
+        if before is None or not before.instance.config.is_engine_of(config):
+            instance = Instance(config, self._connect(config))
+            instance.journal = self.journal
+            return Transitions(instance, self._marks, Origin(config, self._launches))
+        instance, old = before.instance, before.instance.config
+        as_before = (old.spec, old.sleep.wake_timeout_seconds) == (config.spec, config.sleep.wake_timeout_seconds)
+        instance.configure(config, instance.engine if as_before else self._connect(config))
+        return before
+
+    def _regroup(self, config: Config) -> None:
+        """Models and routes, once the instances are there. Those of a model that is gone stay as they are, unnamed."""
+        models = {}
+        for model in config.models:
+            members = [self.transitions[one.name] for one in config.instances_of(model)]
+            models[model] = replicas = self.models.get(model) or Replicas(model, members)
+            replicas.waker = self.waker
+            replicas.consist_of(members)
+        for model in self.models.keys() - models.keys():
+            self.models[model].on_its_own()
+        _become(self.models, models)
+        routes: dict[str, Route] = {}
+        for replicas in models.values():
+            routes.update(routes_of(replicas, self.routes))
+        for name, route in self.routes.items():
+            if not route.configured and models.get(route.model) is route.replicas:
+                routes.setdefault(name, route)
+        _become(self.routes, routes)
 
     def find(self, name: str) -> tuple[str, tuple[Instance, ...]] | None:
         """The instances that ``name`` means: of a model, by any of its names, or one instance."""
         if route := self.routes.get(name):
-            return route.model, route.replicas.instances
+            return route.model, tuple(route.replicas.instances)
         if instance := self.instances.get(name):
             return instance.config.model, (instance,)
         return None
+
+    def welcome(self, host: Callable[[Transitions], None]) -> None:
+        """``host`` is told of every instance there is, and of those that join, before they are looked at."""
+        self._hosts.append(host)
+        for one in self.transitions.values():
+            host(one)
 
     def put_in_charge(self, waker: Waker) -> None:
         """From now on ``waker`` has models woken."""
@@ -56,20 +130,72 @@ class Fleet:
 
     def guard(self, gate: Gate) -> None:
         """From now on every instance passes ``gate`` before it is ready."""
-        for one in self.transitions.values():
+
+        def give(one: Transitions) -> None:
             one.gate = gate
+
+        self.welcome(give)
+
+    # -- watching ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Keep looking at every instance while open. The first look is over when this opens."""
-        watchers = [Watcher(one, self.instances.values()) for one in self.transitions.values()]
-        tasks: list[asyncio.Task[None]] = []
         try:
-            await asyncio.gather(*(one.look() for one in watchers))
-            tasks += [asyncio.create_task(one.run()) for one in watchers]
+            await asyncio.gather(*(self._watcher(one).look() for one in self.transitions.values()))
+            self._watching = {}
+            for one in self.transitions.values():
+                self._watch(one, self._watcher(one).run())
             yield
         finally:
+            tasks = list((self._watching or {}).values())
+            self._watching = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(one.aclose() for one in self.transitions.values()))
+
+    def hold(self, name: str, seconds: float) -> None:
+        """Its engine is about to be started anew: requests wait, and nobody looks, until that is ``released``.
+
+        After so many ``seconds`` it is looked at in any case.
+        """
+        transitions, release = self.transitions[name], asyncio.Event()
+        transitions.instance.enter_starting("its engine is about to be started anew")
+        self._held[name] = release
+        if self._watching is not None:
+            self._watching.pop(transitions).cancel()
+            self._watch(transitions, self._look_later(transitions, release, seconds))
+
+    def release(self, name: str) -> None:
+        """Look at it from now on. One that is not held is looked at already."""
+        if (held := self._held.get(name)) is not None:
+            held.set()
+
+    def _watch(self, transitions: Transitions, work: Coroutine[Any, Any, None]) -> None:
+        assert self._watching is not None
+        self._watching[transitions] = asyncio.create_task(work)
+
+    def _watcher(self, transitions: Transitions) -> Watcher:
+        return Watcher(transitions, self.instances.values())
+
+    async def _look_now(self, transitions: Transitions) -> None:
+        watcher = self._watcher(transitions)
+        await watcher.look()
+        await watcher.run()
+
+    async def _look_later(self, transitions: Transitions, release: asyncio.Event, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await release.wait()
+        except TimeoutError:
+            log.warning("%s was not started anew within %g s", transitions.instance.name, seconds)
+        finally:
+            if self._held.get(transitions.instance.name) is release:
+                del self._held[transitions.instance.name]
+        await self._look_now(transitions)
+
+
+def _become(table: dict[str, T], other: Mapping[str, T]) -> None:
+    table.clear()
+    table.update(other)

@@ -57,11 +57,9 @@ class Instance:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.config = config
         self.name = config.name
         self.name_bytes = config.name.encode()
-        self.weight = config.weight
-        self.engine = engine
+        self.configure(config, engine)
         self.clock = clock
         self.wall = wall
         self.state = State.UNKNOWN
@@ -93,6 +91,12 @@ class Instance:
         self.wake_seconds: deque[float] = deque(maxlen=WAKES_KEPT)
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
+
+    def configure(self, config: InstanceConfig, engine: Engine) -> None:
+        """Other settings of the same engine."""
+        self.config = config
+        self.weight = config.weight
+        self.engine = engine
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -256,6 +260,19 @@ class Instance:
     ) -> None:
         """Note in the journal what has happened to it."""
         self.journal.tell(what, self.config.model, self.name, cause=cause, detail=detail, seconds=seconds, level=level)
+
+    def retire(self) -> None:
+        """It is not in the configuration any more: nothing new goes there."""
+        self.problem = "it has been taken out of the configuration"
+        self._enter(State.FAILED)
+        self._drain = Drain()
+
+    async def emptied(self) -> None:
+        """Return when nothing is in flight on it. Only of one that has retired."""
+        assert self._drain is not None
+        while self.in_flight:
+            self._drain.changed.clear()
+            await self._drain.changed.wait()
 
     def _remember(self, mark: SleepMark) -> None:
         self.level, self.cause, self.asleep_since, self.process = mark.level, mark.cause, mark.since, mark.process

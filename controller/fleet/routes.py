@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakSet
 
 from controller.fleet.admission import Act, decide
 from controller.fleet.instance import Instance
@@ -21,19 +22,35 @@ BUSY = 8
 
 
 class Replicas:
-    """All instances of one model."""
+    """All instances of one model. Whoever waits for one of ``instances`` sees who joins and who leaves."""
 
     def __init__(self, model: str, transitions: Sequence[Transitions]) -> None:
         self.model = model
-        self._transitions = {one.instance: one for one in transitions}
-        self.instances = tuple(self._transitions)
-        self.waker: Waker = AtOnce({one.instance.name: one for one in transitions})
+        self.instances: list[Instance] = []
+        self.routes: WeakSet[Route] = WeakSet()
         self.waiting = 0
+        self._transitions: dict[Instance, Transitions] = {}
         self._changed = asyncio.Event()
         self._ready: tuple[Instance, ...] = ()
-        for instance in self.instances:
+        self.consist_of(transitions)
+        self.waker: Waker = self._own_waker()
+
+    def consist_of(self, transitions: Sequence[Transitions]) -> None:
+        """From now on these."""
+        before, self._transitions = self._transitions, {one.instance: one for one in transitions}
+        self.instances[:] = self._transitions
+        for instance in before.keys() - self._transitions.keys():
+            instance.watchers.remove(self.notify)
+        for instance in self._transitions.keys() - before.keys():
             instance.watchers.append(self.notify)
+        for route in list(self.routes):
+            route.follow()
         self.notify()
+
+    def on_its_own(self) -> None:
+        """Its model has left the configuration: what waits for it is woken, whoever is in charge of the others."""
+        self.waker.unwant(self.model)
+        self.waker = self._own_waker()
 
     @property
     def sleeping(self) -> bool:
@@ -53,7 +70,8 @@ class Replicas:
 
     def look_at(self, instance: Instance) -> None:
         """Find out soon whether it is still there: a request could not reach it."""
-        self._transitions[instance].observe_soon()
+        if (transitions := self._transitions.get(instance)) is not None:
+            transitions.observe_soon()
 
     def try_acquire(self, among: Sequence[Instance], choose: Choose) -> Instance | None:
         """Count a request in on one of ``among`` that is ready; None when none is. The caller ``end``s what it gets."""
@@ -94,7 +112,8 @@ class Replicas:
                 continue
             if decision.act is Act.LOOK:
                 for instance in chosen:
-                    self._transitions[instance].settle_soon()
+                    if (transitions := self._transitions.get(instance)) is not None:  # it has not left
+                        transitions.settle_soon()
             else:
                 self.waker.want(self.model, among, chosen if decision.act is Act.WAKE else ())
             await _wait_until(changed, min(deadline, decision.until) - now)
@@ -108,6 +127,9 @@ class Replicas:
         if due:
             self.waker.help(due)
 
+    def _own_waker(self) -> Waker:
+        return AtOnce({one.name: transitions for one, transitions in self._transitions.items()})
+
     def notify(self) -> None:
         """Have those who wait look again."""
         self._ready = tuple(_sound([one for one in self.instances if one.state is State.READY]))
@@ -116,17 +138,35 @@ class Replicas:
 
 
 class Route:
-    """One name. ``rename``: instance -> the name it must be asked for, None when the client's own is right."""
+    """One name. ``rename``: instance -> the name it must be asked for, None when the client's own is right.
+
+    ``configured``: it is there because the YAML names it.
+    """
+
+    configured = True
 
     def __init__(
         self, name: str, replicas: Replicas, rename: Mapping[Instance, str | None], parent: str | None
     ) -> None:
         self.name = name
         self.replicas = replicas
-        self.rename = rename
         self.parent = parent
-        all_of_them = len(rename) == len(replicas.instances)
-        self.instances: Sequence[Instance] = replicas.instances if all_of_them else tuple(rename)
+        self.lead_to(rename)
+        replicas.routes.add(self)
+
+    def lead_to(self, rename: Mapping[Instance, str | None]) -> None:
+        """From now on to these instances."""
+        self.rename = rename
+        all_of_them = len(rename) == len(self.replicas.instances)
+        self.instances: Sequence[Instance] = self.replicas.instances if all_of_them else tuple(rename)
+
+    def follow(self) -> None:
+        """The model's instances have changed. Requests may come along even if the YAML does not name it any more."""
+        there = self.replicas.instances
+        if self.parent is None:
+            self.lead_to({instance: _own_name(instance, self.name) for instance in there})
+        else:
+            self.lead_to({instance: name for instance, name in self.rename.items() if instance in there})
 
     @property
     def model(self) -> str:
@@ -142,8 +182,11 @@ class Route:
     def ended(self, instance: Instance) -> None: ...
 
 
-def routes_of(replicas: Replicas) -> dict[str, Route]:
-    """Every name of a model, and the adapters its engines load at start."""
+def routes_of(replicas: Replicas, before: Mapping[str, Route] | None = None) -> dict[str, Route]:
+    """Every name of a model, and the adapters its engines load at start.
+
+    ``before``: the routes there were. Those that stay are kept, for requests that wait hold on to them.
+    """
     names: dict[str, dict[Instance, str | None]] = {}
     parents: dict[str, str | None] = {}
     for instance in replicas.instances:
@@ -157,7 +200,16 @@ def routes_of(replicas: Replicas) -> dict[str, Route]:
     for name, parent in parents.items():
         if parent is None:  # any replica serves any of the model's names
             names[name] = {instance: _own_name(instance, name) for instance in replicas.instances}
-    return {name: Route(name, replicas, names[name], parents[name]) for name in names}
+    return {name: _route(name, replicas, names[name], parents[name], (before or {}).get(name)) for name in names}
+
+
+def _route(
+    name: str, replicas: Replicas, rename: Mapping[Instance, str | None], parent: str | None, before: Route | None
+) -> Route:
+    if before is None or (before.replicas, before.parent) != (replicas, parent):
+        return Route(name, replicas, rename, parent)
+    before.lead_to(rename)
+    return before
 
 
 def _own_name(instance: Instance, name: str) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from controller.launch.tmux import Pane
-from controller.launch.unit import YAML_DIGEST, Unit
+from controller.launch.unit import YAML_DIGEST, Start, Unit
 from runtime.engines.kinds import KINDS
 from state.launches import Launch
 
@@ -70,15 +70,16 @@ def decide(unit: Unit, seen: Seen) -> Decision:
 
 def differences(unit: Unit, record: Launch | None) -> tuple[str, ...]:
     """How a running unit differs from the YAML; of variables the names only."""
-    if record is None:
-        return ()
-    argv, variables = unit.record
+    return changes((record.argv, record.environment), unit.record) if record is not None else ()
+
+
+def changes(runs: Start, wanted: Start) -> tuple[str, ...]:
+    """The same of two starts as they are kept."""
+    (old_argv, old), (argv, variables) = runs, wanted
     found = []
-    if argv != record.argv:
-        found.append(f"arguments: {_changed_words(record.argv, argv)}")
-    names = sorted(
-        name for name in {*variables, *record.environment} if variables.get(name) != record.environment.get(name)
-    )
+    if argv != old_argv:
+        found.append(f"arguments: {_changed_words(old_argv, argv)}")
+    names = sorted(name for name in {*variables, *old} if variables.get(name) != old.get(name))
     if YAML_DIGEST in names:
         names.remove(YAML_DIGEST)
         found.append("the YAML file has changed since it was started")

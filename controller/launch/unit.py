@@ -19,6 +19,10 @@ YAML_DIGEST = "the YAML file"
 """Under this name the digest of the YAML is kept among the frontend's variables: the router reads all of it."""
 
 
+Start = tuple[list[str], dict[str, str]]
+"""An argv and an environment as they are kept: without what is secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """``environment``: all of it. ``declared``: what does not come from the launcher's own. ``config``: whose it is."""
@@ -42,8 +46,8 @@ class Unit:
         return self.environment[environment.MARKER]
 
     @property
-    def record(self) -> tuple[list[str], dict[str, str]]:
-        """Its argv and environment as they are kept."""
+    def record(self) -> Start:
+        """How it is started, as that is kept."""
         return self.mask.kept(self.argv), environment.digests(self.declared)
 
 

@@ -14,6 +14,7 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.instance import EVICTED, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.state import State
+from controller.fleet.transitions import Transitions
 from controller.fleet.waker import LOAD, REQUEST
 from controller.residency import tenants
 from controller.residency.books import Books
@@ -36,8 +37,7 @@ AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING, State.STARTING})
 class Arbiter:
     """The fleet's waker. It looks, decides and acts in one step of the event loop: nothing changes in between."""
 
-    def __init__(self, config: Config, fleet: Fleet) -> None:
-        self.config = config
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._line = Line()
         self._granted: set[str] = set()
@@ -46,11 +46,17 @@ class Arbiter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        for one in fleet.instances.values():
-            if tenants.is_managed(one, config):
-                one.watchers.append(self._look_soon)
-                one.on_idle = self._look_soon
-                fleet.transitions[one.name].depth = self.sleep_level
+        fleet.welcome(self._take_in)
+
+    @property
+    def config(self) -> Config:
+        return self._fleet.config
+
+    def _take_in(self, one: Transitions) -> None:
+        if tenants.is_managed(one.instance, self.config):
+            one.instance.watchers.append(self._look_soon)
+            one.instance.on_idle = self._look_soon
+            one.depth = self.sleep_level
 
     async def aclose(self) -> None:
         for handle in (self._due, self._timer):
@@ -140,7 +146,8 @@ class Arbiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wishes = {entry.model: entry for entry in self._line.firsts() if not self._is_served(entry)}
+        there = [entry for entry in self._line.firsts() if entry.model in self._fleet.models]
+        wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
         asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
         if not asked:
             return
@@ -265,9 +272,9 @@ class Arbiter:
 
 
 @asynccontextmanager
-async def arbitrated(config: Config, fleet: Fleet) -> AsyncIterator[Arbiter]:
+async def arbitrated(fleet: Fleet) -> AsyncIterator[Arbiter]:
     """Has an arbiter in charge of the fleet while open."""
-    arbiter = Arbiter(config, fleet)
+    arbiter = Arbiter(fleet)
     fleet.put_in_charge(arbiter)
     try:
         yield arbiter

@@ -14,11 +14,22 @@ OPEN_PATHS = frozenset({"/health"})
 
 
 class Key:
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
+    """The one in force; None lets everybody in."""
+
+    def __init__(self, key: str | None) -> None:
+        self.become(key)
+
+    def become(self, key: str | None) -> None:
+        self._key = key.encode() if key is not None else None
+
+    @property
+    def is_open(self) -> bool:
+        return self._key is None
 
     def refusal(self, headers: Headers) -> NotAuthenticated | None:
         """What is wrong with the key that came with a request; None when it is right."""
+        if self._key is None:
+            return None
         given = presented_key(headers)
         if not given:
             return NotAuthenticated("This gateway wants a key: Authorization: Bearer …", "missing_api_key")

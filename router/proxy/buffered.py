@@ -10,12 +10,16 @@ RETRY_SECONDS = 5.0
 
 
 class Buffered:
-    """``limit``: bytes. ``held``: what is held now, by requests being read and by those not yet answered."""
+    """In bytes. ``held``: what is held now, by requests being read and by those not yet answered.
 
-    __slots__ = ("held", "limit")
+    ``limit``: how much that may be. ``largest``: how large one body may be.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("held", "largest", "limit")
+
+    def __init__(self, limit: int, largest: int) -> None:
         self.limit = limit
+        self.largest = largest
         self.held = 0
 
     def take(self, size: int) -> bool:

@@ -21,12 +21,17 @@ class Chooser:
     """One model's policy, and where in a request it finds what it wants to know."""
 
     def __init__(self, settings: ModelSection) -> None:
+        self._made_for = _balancing(settings)
         self._policy = POLICIES[settings.balancing]()
         self._header = settings.session_header.encode()
         self._field = settings.session_field
         self._blind: Choose | None = None
         if self._policy.wants is Wants.NOTHING:
             self._blind = lambda ready: self._policy.choose(ready, b"")
+
+    def fits(self, settings: ModelSection) -> bool:
+        """Whether one made for ``settings`` would do the same; this one remembers more."""
+        return self._made_for == _balancing(settings)
 
     def for_call(self, call: Call) -> Choose:
         if self._blind is not None:
@@ -46,6 +51,10 @@ class Chooser:
         except msgspec.DecodeError:
             return b""  # a form
         return bytes(value) if value is not None else b""
+
+
+def _balancing(settings: ModelSection) -> tuple[str, str, str | None]:
+    return settings.balancing, settings.session_header, settings.session_field
 
 
 def prompt_of(body: bytes) -> bytes:

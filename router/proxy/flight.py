@@ -38,6 +38,7 @@ class Flight:
     is_event_stream = False
     status = 0
     _decided = False
+    _name: str | None = None
 
     def __init__(
         self,
@@ -79,7 +80,8 @@ class Flight:
                 self.queue.leave()
 
     def board(self, instance: Instance, pool: Pool) -> None:
-        """Take a place on ``instance``; it is counted in there."""
+        """Take a place on ``instance``, which the route leads to; it is counted in there."""
+        self._name = self.route.rename[instance]
         self.route.began(instance)
         self.instance = instance
         self.pool = pool
@@ -89,7 +91,7 @@ class Flight:
         assert self.instance is not None and self.pool is not None
         self.upstream = upstream
         call, spec = self.call, self.instance.config.spec
-        name = self.route.rename[self.instance]
+        name = self._name
         body = call.body if name is None else bodies.rename(call.body, self.peeked, name)
         head = request_head(call.method, call.target, call.headers, spec, self.pool.host, call.id, len(body))
         self.landed = landed

@@ -34,17 +34,15 @@ log = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """An ASGI application for the paths that engines serve. ``max_body``: bytes."""
+    """An ASGI application for the paths that engines serve."""
 
     def __init__(
         self,
         routes: Mapping[str, Route],
-        pools: Mapping[str, Pool],
+        pools: Mapping[Instance, Pool],
         serving: Mapping[str, Serving],
-        max_body: int,
         buffered: Buffered,
     ) -> None:
-        self.max_body = max_body
         self.buffered = buffered
         self._routes = routes
         self._pools = pools
@@ -55,7 +53,7 @@ class Pipeline:
         with self.buffered.share() as share:
             try:
                 call = call_of(scope, receive, send)
-                call.headers, call.body = await bodies.read(scope, receive, self.max_body, share)
+                call.headers, call.body = await bodies.read(scope, receive, self.buffered.largest, share)
                 flight = self._prepare(call)
             except ClientGone:
                 return
@@ -75,7 +73,7 @@ class Pipeline:
         if flight.try_enter():
             instance = flight.route.replicas.try_acquire(flight.candidates, flight.choose)
         if instance is not None:
-            pool = self._pools[instance.name]
+            pool = self._pools[instance]
             flight.board(instance, pool)
             upstream = pool.kept()
             if upstream is not None:
@@ -152,7 +150,7 @@ class Pipeline:
                     instance.end()
                     flight.candidates = flight.route.instances
                     continue
-                flight.board(instance, self._pools[instance.name])
+                flight.board(instance, self._pools[instance])
             try:
                 await self._exchange(flight, error)
                 flight.record_answer()

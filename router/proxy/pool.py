@@ -22,10 +22,9 @@ def sweep_seconds(timeouts: TimeoutSection) -> float:
 
 async def keep_sweeping(pools: Collection[Pool]) -> None:
     """Sweep all of them as often as the most impatient one wants it. Runs until cancelled."""
-    pause = min(sweep_seconds(pool.timeouts) for pool in pools)
     while True:
-        await asyncio.sleep(pause)
-        for pool in pools:
+        await asyncio.sleep(min((sweep_seconds(pool.timeouts) for pool in pools), default=1.0))
+        for pool in list(pools):
             if pool.open:
                 pool.sweep()
 

@@ -40,7 +40,7 @@ class Queue:
     """Of one model whose settings have ``max_in_flight``."""
 
     def __init__(
-        self, model: str, limit: int, settings: ModelSection, clock: Callable[[], float] = time.monotonic
+        self, model: str, limit: float, settings: ModelSection, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.model = model
         self.limit = limit
@@ -86,23 +86,38 @@ class Queue:
                 self._waiters.remove(waiter)
                 heapq.heapify(self._waiters)
 
+    def become(self, limit: float, settings: ModelSection) -> None:
+        """From now on with these. Whoever waits goes on waiting, but for those that have a place now."""
+        self.limit = limit
+        self.settings = settings
+        while self.in_flight < limit and self._waiters:
+            self.in_flight += 1
+            self._give()
+
     def leave(self) -> None:
         """Give a place back: to the first who waits, if anybody does."""
         now = self._clock()
         if self._left_at is not None and self._waiters:  # only then does the pace say how long others will wait
             self._interval = OLD * self._interval + NEW * (now - self._left_at)
         self._left_at = now
+        if self.in_flight > self.limit:  # which was lowered
+            self.in_flight -= 1
+        else:
+            self._give()
+
+    def expected_wait(self, ahead: int) -> float:
+        """Seconds until somebody with so many before it has a place, at the pace of late."""
+        stalled = self._clock() - self._left_at if self._left_at is not None else 0.0
+        return max((ahead + 1) * self._interval, stalled)
+
+    def _give(self) -> None:
+        """Give a place that is counted already."""
         while self._waiters:
             waiter = heapq.heappop(self._waiters)
             if not waiter.place.done():
                 waiter.place.set_result(None)
                 return
         self.in_flight -= 1
-
-    def expected_wait(self, ahead: int) -> float:
-        """Seconds until somebody with so many before it has a place, at the pace of late."""
-        stalled = self._clock() - self._left_at if self._left_at is not None else 0.0
-        return max((ahead + 1) * self._interval, stalled)
 
     def _join(self, waiter: Waiter) -> None:
         if len(self._waiters) >= self.settings.max_queued:

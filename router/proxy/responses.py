@@ -114,13 +114,12 @@ class ResponsesPipeline(Pipeline):
     def __init__(
         self,
         fleet: Fleet,
-        pools: Mapping[str, Pool],
+        pools: Mapping[Instance, Pool],
         serving: Mapping[str, Serving],
-        max_body: int,
         buffered: Buffered,
         makers: Makers,
     ) -> None:
-        super().__init__(fleet.routes, pools, serving, max_body, buffered)
+        super().__init__(fleet.routes, pools, serving, buffered)
         self._fleet = fleet
         self._makers = makers
 
@@ -153,7 +152,9 @@ class ResponsesPipeline(Pipeline):
         replicas = self._fleet.models[maker.config.model]
         route = Route(replicas.model, replicas, {maker: None}, None)
         peeked = Peek(replicas.model, stream=_streamed(query))
-        return Flight(call, peeked, route, self._serving[route.model].traffic.begin(call.arrived), _the_only)
+        flight = Flight(call, peeked, route, self._serving[route.model].traffic.begin(call.arrived), _the_only)
+        flight.candidates = (maker,)
+        return flight
 
     def _maker(self, response_id: str) -> Instance | None:
         return self._fleet.instances.get(self._makers.of(response_id) or "")

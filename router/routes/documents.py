@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -20,13 +20,15 @@ PATH_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 REFS = "#/components/schemas/{model}"
 
 
-def document_endpoints(metrics: GatewayMetrics, endpoints: Sequence[Endpoint], keyed: bool) -> list[Endpoint]:
+def document_endpoints(
+    metrics: GatewayMetrics, endpoints: Sequence[Endpoint], keyed: Callable[[], bool]
+) -> list[Endpoint]:
     async def metrics_page(_: Request) -> Response:
         # Made on the loop: it reads what the loop changes. Turning it into text is fast enough for a scrape.
         return Response(metrics.page(), headers={"content-type": CONTENT_TYPE})
 
     async def openapi(_: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(openapi_document, all_of_them, keyed))
+        return JSONResponse(await asyncio.to_thread(openapi_document, all_of_them, keyed()))
 
     own = [
         Endpoint("GET", "/metrics", metrics_page, "Prometheus metrics of the gateway", "documents"),

@@ -14,9 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from controller.config.model import Config
 from router.errors import InvalidRequest
 
 Handler = Callable[[Request], Awaitable[Response]] | ASGIApp
+InForce = Callable[[], Config]
+"""The configuration as it is when somebody asks: a reload changes it."""
 
 
 @dataclass(frozen=True, slots=True)

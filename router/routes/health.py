@@ -11,11 +11,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from router.errors import ModelNotFound
-from router.routes.endpoint import Endpoint
+from router.routes.endpoint import Endpoint, InForce
 from router.routes.models import InstanceEntry, instance_entry
 
 
@@ -60,7 +59,7 @@ async def health_of(instances: Sequence[Instance]) -> dict[str, bool]:
     return {one.config.spec.base_url: bool(up) for one, up in zip(instances, answers, strict=True)}
 
 
-def health_endpoints(config: Config, fleet: Fleet) -> list[Endpoint]:
+def health_endpoints(in_force: InForce, fleet: Fleet) -> list[Endpoint]:
     started, began = time.time(), time.monotonic()
 
     async def health(_: Request) -> Response:
@@ -82,6 +81,7 @@ def health_endpoints(config: Config, fleet: Fleet) -> list[Endpoint]:
         return JSONResponse(ModelHealth(model=name, health=await health_of(found[1])).model_dump())
 
     async def server_info(_: Request) -> Response:
+        config = in_force()
         info = ServerInfo(
             version=torpor_version(),
             started_at=started,

@@ -45,7 +45,7 @@ class Queues(BaseModel):
 def queue_state(queue: Queue) -> QueueState:
     waiters = queue.waiters
     return QueueState(
-        max_in_flight=queue.limit,
+        max_in_flight=int(queue.limit),
         in_flight=queue.in_flight,
         max_queued=queue.settings.max_queued,
         waiting=len(waiters),

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from controller.config.model import Config
 from controller.fleet.errors import FleetError
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
@@ -16,7 +15,7 @@ from controller.fleet.routes import Replicas
 from controller.fleet.state import SLEEPING, State
 from router import envelope
 from router.errors import ModelNotFound
-from router.routes.endpoint import Endpoint, Query, flag
+from router.routes.endpoint import Endpoint, InForce, Query, flag
 from router.routes.traffic import IdleDetails, idle_details
 from router.sleep.manager import MANUAL, SleepManager
 from router.traffic.monitor import TrafficMonitor
@@ -102,14 +101,14 @@ def instance_sleep(instance: Instance) -> InstanceSleep:
     )
 
 
-def sleep_endpoints(config: Config, fleet: Fleet, monitor: TrafficMonitor, manager: SleepManager) -> list[Endpoint]:
+def sleep_endpoints(in_force: InForce, fleet: Fleet, monitor: TrafficMonitor, manager: SleepManager) -> list[Endpoint]:
     async def status(_: Request) -> Response:
         answer = SleepStatus(
             sleeping_models={name: sleeping_model(of) for name, of in fleet.models.items() if of.sleeping},
             sleep_candidates=manager.candidates(),
-            auto_sleep_enabled=config.sleep.auto_sleep_enabled,
-            idle_threshold_seconds=config.sleep.idle_threshold_seconds,
-            wakeup_on_request=config.sleep.wakeup_on_request,
+            auto_sleep_enabled=in_force().sleep.auto_sleep_enabled,
+            idle_threshold_seconds=in_force().sleep.idle_threshold_seconds,
+            wakeup_on_request=in_force().sleep.wakeup_on_request,
             models={
                 name: ModelSleep(
                     sleeping=of.sleeping,
@@ -128,8 +127,8 @@ def sleep_endpoints(config: Config, fleet: Fleet, monitor: TrafficMonitor, manag
             candidate_details={
                 name: CandidateDetails(**idle_details(monitor.models[name]).model_dump()) for name in found
             },
-            idle_threshold_seconds=config.sleep.idle_threshold_seconds,
-            auto_sleep_enabled=config.sleep.auto_sleep_enabled,
+            idle_threshold_seconds=in_force().sleep.idle_threshold_seconds,
+            auto_sleep_enabled=in_force().sleep.auto_sleep_enabled,
         )
         return JSONResponse(answer.model_dump())
 

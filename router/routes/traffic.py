@@ -146,12 +146,13 @@ def idle_details(traffic: ModelTraffic) -> IdleDetails:
 
 
 def traffic_endpoints(fleet: Fleet, monitor: TrafficMonitor) -> list[Endpoint]:
-    thresholds = {model: of.instances[0].config.sleep.idle_threshold_seconds for model, of in fleet.models.items()}
+    def threshold(model: str) -> float:
+        return fleet.models[model].instances[0].config.sleep.idle_threshold_seconds
 
     async def all_stats(request: Request) -> Response:
         window, history = _window(request), flag(request, HISTORY)
         found = {
-            model: Stats.model_validate(stats_of(traffic, window, thresholds[model], history))
+            model: Stats.model_validate(stats_of(traffic, window, threshold(model), history))
             for model, traffic in monitor.models.items()
         }
         return JSONResponse(AllTraffic(traffic_stats=found, window_seconds=window).model_dump())
@@ -162,7 +163,7 @@ def traffic_endpoints(fleet: Fleet, monitor: TrafficMonitor) -> list[Endpoint]:
         found = fleet.find(name)
         if found is None:
             raise ModelNotFound(name)
-        stats = stats_of(monitor.models[found[0]], window, thresholds[found[0]], history)
+        stats = stats_of(monitor.models[found[0]], window, threshold(found[0]), history)
         answer = ModelStats.model_validate({"model_name": name, **stats})
         return JSONResponse(ModelTrafficAnswer(model_stats=answer, window_seconds=window).model_dump())
 

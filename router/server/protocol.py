@@ -151,7 +151,7 @@ class DirectProtocol(HttpToolsProtocol):
             self._become_asgi()
             return
         assert way is not None
-        self._refusal = way.guard(headers) if way.guard is not None else None
+        self._refusal = way.guard(headers)
         if self._refusal is not None and self.expect_100_continue:
             raise self._refusal  # its body need not come
         self._part = BODY
@@ -177,8 +177,8 @@ class DirectProtocol(HttpToolsProtocol):
                 super().on_body(body)
             return
         if self._refusal is None:
-            if self._size > way.max_body:
-                self._refusal = too_large(way.max_body)
+            if self._size > way.buffered.largest:
+                self._refusal = too_large(way.buffered.largest)
             elif way.buffered.take(size):
                 door.held += size
                 self._body.append(body)
@@ -187,7 +187,7 @@ class DirectProtocol(HttpToolsProtocol):
                 self._refusal = way.buffered.full()
             self._body.clear()
             door.let_go()
-        if self._size > KEEP_DISCARDING * way.max_body and not door.response_complete:
+        if self._size > KEEP_DISCARDING * way.buffered.largest and not door.response_complete:
             door.keep_alive = False
             self._answer(self._refusal)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Set
+from collections.abc import Callable, Mapping, Set
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,11 +25,17 @@ class GatewayServer(uvicorn.Server):
     """A first SIGTERM or SIGINT lets running requests finish, for ``timeout_graceful_shutdown``; a second one does not.
 
     What still runs then is told: a stream by an error event, anything else by a 503. Ends without raising the signal
-    again: to be stopped is no failure.
+    again: to be stopped is no failure. ``on_signal``: what to do at other signals, once it has started.
     """
+
+    def __init__(self, config: uvicorn.Config, on_signal: Mapping[int, Callable[[], None]] | None = None) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal or {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for number, act in self._on_signal.items():
+            asyncio.get_running_loop().add_signal_handler(number, act)
         self._patrol = asyncio.create_task(patrol(self.server_state.connections))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

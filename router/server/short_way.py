@@ -16,12 +16,11 @@ Serve = Callable[[Call], "asyncio.Task[None] | None"]
 
 @dataclass(frozen=True, slots=True)
 class ShortWay:
-    """What an application has under ``short_way``. ``serve``: by raw path. ``max_body``: bytes.
+    """What an application has under ``short_way``. ``serve``: by raw path.
 
     ``guard`` says why a request with such headers is refused, if it is.
     """
 
     serve: Mapping[bytes, Serve]
-    max_body: int
     buffered: Buffered
-    guard: Callable[[Headers], GatewayError | None] | None = None
+    guard: Callable[[Headers], GatewayError | None]

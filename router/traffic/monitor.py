@@ -190,4 +190,11 @@ class TrafficMonitor:
         self.ready_since = ready_since
         self.clock = clock
         self.wall = wall
-        self.models: Mapping[str, ModelTraffic] = {model: ModelTraffic(model, self) for model in models}
+        self.models: dict[str, ModelTraffic] = {}
+        self.watch(models)
+
+    def watch(self, models: Iterable[str]) -> None:
+        """From now on these. What is known of one that stays is kept."""
+        watched = {model: self.models.get(model) or ModelTraffic(model, self) for model in models}
+        self.models.clear()
+        self.models.update(watched)

@@ -102,6 +102,7 @@ class Glance(asyncio.Protocol):
     def _fail(self, problem: str) -> None:
         if not self.answer.done():
             self.answer.set_exception(ConnectionError(problem))
+            self.answer.exception()  # whoever asked may have been cancelled while it connected: not for asyncio to tell
 
 
 @lru_cache

@@ -235,8 +235,8 @@ async def gateway(
     lives: list[Live] = []
 
     @contextlib.asynccontextmanager
-    async def remembered(config: Config) -> AsyncIterator[Live]:
-        async with open_gateway(config) as live:
+    async def remembered(*of: Any) -> AsyncIterator[Live]:
+        async with open_gateway(*of) as live:
             lives.append(live)
             yield live
 

@@ -91,6 +91,26 @@ def test_it_serves_where_the_yaml_says_and_stops_cleanly(tmp_path: Path, flag: s
         assert process.wait(10) in (0, -signal.SIGTERM)
 
 
+def test_a_signal_has_the_yaml_applied(tmp_path: Path) -> None:
+    """SIGUSR1: a broken YAML changes nothing, a good one applies, and the program serves on."""
+    port = free_port()
+    file, url = write(tmp_path, port), f"http://127.0.0.1:{port}"
+    with running("--config", str(file)) as process:
+        assert answers(url)
+        digest = httpx2.get(f"{url}/get_server_info", trust_env=False).json()["config_digest"]
+        good = write(tmp_path, port, "sleep_manager: {level: 2}\n").read_text()
+        for text in ("rooter: {}\n", good):
+            file.write_text(text)
+            process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 10
+        while httpx2.get(f"{url}/get_server_info", trust_env=False).json()["config_digest"] == digest:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        log = process.communicate(timeout=10)[1]
+        assert "sleep_manager.level: 1 -> 2" in log
+
+
 def test_an_open_address_without_a_key_is_said(tmp_path: Path) -> None:
     """On an address that others can reach it says plainly what is open."""
     port = free_port()

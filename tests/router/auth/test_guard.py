@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from router.app import endpoints
+from router.reload import Reload
 from tests.router.gateway import Gateway, Spec, whole
 from tests.router.proxy.scripted import raw
 
@@ -20,7 +21,9 @@ KEYED = {"router": {"api_key_env": "GATEWAY_KEY"}, "environment": {"GATEWAY_KEY"
 
 
 def table(gateway: Gateway) -> list[tuple[str, str]]:
-    found = [(one.method, one.path.replace("{model:path}", "one")) for one in endpoints(gateway.config, gateway.live)]
+    found = [
+        (one.method, one.path.replace("{model:path}", "one")) for one in endpoints(gateway.live, Reload(gateway.live))
+    ]
     assert len(found) > 40
     return found
 

@@ -29,8 +29,8 @@ def buffered(monkeypatch: pytest.MonkeyPatch) -> list[Buffered]:
     made: list[Buffered] = []
     begin = Buffered.__init__
 
-    def remember(self: Buffered, limit: int) -> None:
-        begin(self, limit)
+    def remember(self: Buffered, limit: int, largest: int) -> None:
+        begin(self, limit, largest)
         made.append(self)
 
     monkeypatch.setattr(Buffered, "__init__", remember)

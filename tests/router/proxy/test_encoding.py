@@ -84,7 +84,7 @@ async def test_a_small_body_that_stands_for_a_huge_one(tmp_path: Path) -> None:
 
 async def test_the_loop_goes_on_meanwhile(tmp_path: Path) -> None:
     """A large body is made plain elsewhere, step by step, and counted step by step."""
-    buffered = Buffered(100_000_000)
+    buffered = Buffered(100_000_000, 100_000_000)
     ticks: list[int] = []
     with buffered.share() as share:
         packed = gzip.compress(b"x" * (20 * STEP))
@@ -98,7 +98,7 @@ async def test_the_loop_goes_on_meanwhile(tmp_path: Path) -> None:
 
 
 async def decoded(body: bytes, encoding: str, limit: int = 10**9, most: int = 10**9) -> bytes:
-    with Buffered(most).share() as share:
+    with Buffered(most, most).share() as share:
         return await decode(body, [encoding], limit, share)
 
 

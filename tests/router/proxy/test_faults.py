@@ -137,8 +137,8 @@ async def test_a_request_that_kills_engines_kills_one(tmp_path: Path) -> None:
 async def test_replica_that_cannot_be_reached_is_passed_over(tmp_path: Path) -> None:
     """Nothing was sent to it: the other one answers."""
     async with whole(tmp_path, replica_of("m", "a"), replica_of("m", "b")) as gateway:
-        pool = gateway.live.pools["a"]
-        gateway.live.pools["a"] = type(pool)("http://127.0.0.1:1", TimeoutSection())  # type: ignore[index]
+        pool = gateway.live.pools[gateway.instance("a")]
+        gateway.live.pools[gateway.instance("a")] = type(pool)("http://127.0.0.1:1", TimeoutSection())
         answers = [await gateway.complete("m") for _ in range(4)]
         assert [one.status_code for one in answers] == [200] * 4
         assert {one.headers["x-torpor-instance"] for one in answers} == {"b"}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from router.app import endpoints
+from router.reload import Reload
 from tests.router.gateway import Gateway, Spec, replica_of, whole
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +37,7 @@ async def test_every_route_is_in_it_and_the_other_way_round(tmp_path: Path) -> N
     """Path, method, parameters in the path, a body where one is taken; twenty engine paths at least."""
     async with whole(tmp_path, Spec("one")) as gateway:
         found = await document(gateway)
-        table = endpoints(gateway.config, gateway.live)
+        table = endpoints(gateway.live, Reload(gateway.live))
         routes = {(one.method.lower(), re.sub(r"\{(\w+):\w+\}", r"{\1}", one.path)) for one in table}
         described = {(method, path) for path, item in found["paths"].items() for method in item}
     assert described == routes
@@ -111,7 +112,7 @@ async def test_answers_are_as_it_says(tmp_path: Path) -> None:
 
 
 async def _check(gateway: Gateway, found: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> int:
-    known = path.replace("{model}", "m/a").replace("{name}", "sql")
+    known = path.replace("{model}", "m/a").replace("{instance}", "two").replace("{name}", "sql")
     answer = await gateway.client.request(method, known, params={"history": "true"})
     described = operation["responses"].get(str(answer.status_code), operation["responses"]["default"])
     refused_without_body = operation["tags"] == ["adapters"] and method in ("put", "delete")
