@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -31,13 +32,22 @@ class Fleet:
     """``models`` and ``instances`` by their names in the YAML, ``routes`` by every name a client may use.
 
     These tables stay the same objects while what they hold changes, in one step in which nothing is awaited.
+    Times are on ``clock`` (monotonic) unless they say wall.
     """
 
     def __init__(
-        self, config: Config, connect: Callable[[InstanceConfig], Engine], marks: SleepMarks, launches: Launches
+        self,
+        config: Config,
+        connect: Callable[[InstanceConfig], Engine],
+        marks: SleepMarks,
+        launches: Launches,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self.journal = Journal()
+        self.clock = clock
+        self.wall = wall
+        self.journal = Journal(wall=wall)
         self.transitions: dict[str, Transitions] = {}
         self.waker: Waker = AtOnce(self.transitions)
         self.instances: dict[str, Instance] = {}
@@ -81,7 +91,7 @@ class Fleet:
     def _keep(self, config: InstanceConfig, before: Transitions | None) -> Transitions:
         """The instance there was, if it is the same engine, with other settings."""
         if before is None or not before.instance.config.is_engine_of(config):
-            instance = Instance(config, self._connect(config))
+            instance = Instance(config, self._connect(config), self.clock, self.wall)
             instance.journal = self.journal
             return Transitions(instance, self._marks, Origin(config, self._launches))
         instance, old = before.instance, before.instance.config
@@ -94,7 +104,7 @@ class Fleet:
         models = {}
         for model in config.models:
             members = [self.transitions[one.name] for one in config.instances_of(model)]
-            models[model] = replicas = self.models.get(model) or Replicas(model, members)
+            models[model] = replicas = self.models.get(model) or Replicas(model, members, self.clock)
             replicas.waker = self.waker
             replicas.consist_of(members)
         for model in self.models.keys() - models.keys():

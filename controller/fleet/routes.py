@@ -24,10 +24,13 @@ BUSY = 8
 class Replicas:
     """All instances of one model. Whoever waits for one of ``instances`` sees who joins and who leaves."""
 
-    def __init__(self, model: str, transitions: Sequence[Transitions]) -> None:
+    def __init__(
+        self, model: str, transitions: Sequence[Transitions], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.model = model
         self.instances: list[Instance] = []
         self.routes: WeakSet[Route] = WeakSet()
+        self._clock = clock
         self.waiting = 0
         self._transitions: dict[Instance, Transitions] = {}
         self._changed = asyncio.Event()
@@ -87,7 +90,7 @@ class Replicas:
     async def acquire(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
         """As ``try_acquire``, but wait until one is ready, and wake it if need be.
 
-        ``deadline`` is on the monotonic clock. Raises ``Unavailable``.
+        ``deadline`` is on the fleet's clock. Raises ``Unavailable``.
         """
         self.waiting += 1
         try:
@@ -102,7 +105,7 @@ class Replicas:
             changed = self._changed
             if isinstance(among, Members):
                 among.check()
-            now = time.monotonic()
+            now = self._clock()
             decision = decide(self.model, [instance.view(now) for instance in among], now, deadline)
             chosen = [among[index] for index in decision.replicas]
             if decision.act is Act.SERVE:
@@ -121,7 +124,7 @@ class Replicas:
     def _wake_another(self, among: Sequence[Instance]) -> None:
         if any(instance.state is State.WAKING for instance in among):
             return
-        now = time.monotonic()
+        now = self._clock()
         views = [(instance, instance.view(now)) for instance in among if instance.state is State.ASLEEP]
         due = [instance for instance, view in views if view.wakes_on_request and view.wake_at <= now]
         if due:

@@ -268,7 +268,7 @@ class Arbiter:
         task.add_done_callback(self._tasks.discard)
 
     def _now(self) -> float:
-        return next(iter(self._fleet.instances.values())).clock()
+        return self._fleet.clock()
 
 
 @asynccontextmanager

@@ -1,0 +1,71 @@
+"""An event loop whose time passes at once: when nothing is left to do now, it is the time of the next timer.
+
+Nothing outside the loop has a place in it: no threads, no sockets, no processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class NothingLeft(Exception):
+    """Who is waited for waits for something that will never happen."""
+
+
+class _Jump(selectors.SelectSelector):
+    """Instead of waiting, it makes it later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise NothingLeft
+        self.now += max(0.0, timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Its clock begins at 0, in seconds."""
+
+    def __init__(self) -> None:
+        self._jump = _Jump()
+        super().__init__(self._jump)
+
+    def time(self) -> float:
+        return self._jump.now
+
+    def turn(self, times: int = 1) -> None:
+        """Do what can be done now, so many rounds of it. No time passes."""
+        for _ in range(times):
+            self.call_soon(self.stop)
+            self.run_forever()
+
+    def pass_time(self, seconds: float) -> None:
+        """Do all that is to be done in so many seconds from now."""
+        self.call_later(seconds, self.stop)
+        self.run_forever()
+
+    def end(self) -> None:
+        """Cancel what is left, and close."""
+        left = asyncio.all_tasks(self)
+        for task in left:
+            task.cancel()
+        if left:
+            self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self.close()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """As ``asyncio.run``, in virtual time. Raises ``NothingLeft`` when it would wait for ever."""
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.end()
