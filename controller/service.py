@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from controller.adapters.artifacts import Artifacts
 from controller.adapters.controller import AdapterController
@@ -12,8 +12,9 @@ from controller.adapters.credentials import Credentials
 from controller.adapters.ground import Ground
 from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
+from controller.fleet.chronicle import Chronicle
 from controller.fleet.fleet import Fleet
-from controller.residency.arbiter import arbitrated
+from controller.residency.arbiter import Arbiter, arbitrated
 from runtime import settings
 from runtime.downloads.fetch import fetch
 from runtime.engines.base import Engine
@@ -21,12 +22,23 @@ from runtime.engines.control import open_client
 from runtime.engines.kinds import KINDS
 from state.adapters import Adapters
 from state.database import open_database
+from state.events import Events
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """The fleet, and who works on it."""
+
+    fleet: Fleet
+    adapters: AdapterController
+    arbiter: Arbiter
+    chronicle: Chronicle
+
+
 @asynccontextmanager
-async def open_fleet(config: Config) -> AsyncIterator[tuple[Fleet, AdapterController]]:
+async def open_fleet(config: Config) -> AsyncIterator[Company]:
     """Every instance has been looked at when this opens, and those that are up have their adapters.
 
     Raises ``StateError`` when the database cannot be used.
@@ -45,5 +57,6 @@ async def open_fleet(config: Config) -> AsyncIterator[tuple[Fleet, AdapterContro
         )
         adapters = AdapterController(ground)
         await adapters.restore(config.adapters)
-        async with arbitrated(fleet), fleet.watched(), adapters.running():
-            yield fleet, adapters
+        chronicle = Chronicle(fleet.journal, Events(database))
+        async with chronicle.kept(), arbitrated(fleet) as arbiter, fleet.watched(), adapters.running():
+            yield Company(fleet, adapters, arbiter, chronicle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -22,15 +22,18 @@ from router.metrics import GatewayMetrics
 from router.proxy.pipeline import Pipeline
 from router.proxy.responses import ResponsesPipeline
 from router.reload import Reload
+from router.residency_metrics import ResidencyMetrics
 from router.routes.adapters import adapter_endpoints
 from router.routes.admin import admin_endpoints
 from router.routes.documents import document_endpoints
 from router.routes.endpoint import Endpoint
 from router.routes.engine_metrics import engine_metrics_endpoints
 from router.routes.engine_paths import engine_endpoints, response_endpoints
+from router.routes.events import event_endpoints
 from router.routes.health import health_endpoints
 from router.routes.models import model_endpoints
 from router.routes.queue import queue_endpoints
+from router.routes.residency import residency_endpoints
 from router.routes.sleep import sleep_endpoints
 from router.routes.traffic import traffic_endpoints
 from router.server.short_way import ShortWay
@@ -40,6 +43,9 @@ class Gateway(Starlette):
     """A Starlette application that offers our own server a short way to its engine paths."""
 
     short_way: ShortWay | None = None
+    stopping: Callable[[], None] | None = None
+    """To be called when no new requests come, for those that would never end."""
+
     reload: Reload | None = None
 
     def reload_soon(self) -> None:
@@ -85,6 +91,7 @@ def create_app(config: Config) -> Gateway:
             table = endpoints(gateway, reload)
             app.router.routes.extend(endpoint.route() for endpoint in table)
             app.short_way = short_way(table, gateway)
+            app.stopping = gateway.stopping.set
             try:
                 yield
             finally:
@@ -121,10 +128,12 @@ def endpoints(gateway: Live, reload: Reload) -> list[Endpoint]:
         *queue_endpoints(gateway.queues),
         *engine_metrics_endpoints(gateway.engine_metrics),
         *adapter_endpoints(gateway.adapters),
+        *event_endpoints(gateway.chronicle, gateway.stopping),
+        *residency_endpoints(gateway.arbiter, fleet),
         *model_endpoints(fleet),
         *admin_endpoints(reload, gateway.key),
     ]
-    metrics = GatewayMetrics(fleet, traffic, gateway.queues)
+    metrics = GatewayMetrics(fleet, traffic, gateway.queues, ResidencyMetrics(fleet, gateway.arbiter, traffic))
     return [*table, *document_endpoints(metrics, table, lambda: in_force().api_key is not None)]
 
 

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
-from controller.adapters.controller import AdapterController
 from controller.config.model import Config
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
-from controller.service import open_fleet
+from controller.service import Company, open_fleet
 from router.auth.guard import Key
 from router.engine_metrics import EngineMetrics
 from router.farewell import Farewells
@@ -31,10 +30,14 @@ class Live:
     The tables stay the same objects when another configuration is applied, and so does all that is in use.
     """
 
-    def __init__(self, config: Config, fleet: Fleet, adapters: AdapterController, key: Key) -> None:
+    def __init__(self, config: Config, company: Company, key: Key) -> None:
         self.config = config
+        fleet = company.fleet
         self.fleet = fleet
-        self.adapters = adapters
+        self.adapters = company.adapters
+        self.arbiter = company.arbiter
+        self.chronicle = company.chronicle
+        self.stopping = asyncio.Event()
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
         self.makers = Makers()
         self.engine_metrics = EngineMetrics(fleet)
@@ -99,8 +102,8 @@ class Live:
 @asynccontextmanager
 async def open_gateway(config: Config, key: Key) -> AsyncIterator[Live]:
     """Every instance has been looked at when this opens. At the end, what still runs for clients is closed."""
-    async with open_fleet(config) as (fleet, adapters):
-        gateway = Live(config, fleet, adapters, key)
+    async with open_fleet(config) as company:
+        gateway = Live(config, company, key)
         gateway.put_idle_to_sleep()
         sweeping = asyncio.create_task(keep_sweeping(gateway.pools.values()))
         try:

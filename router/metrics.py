@@ -14,7 +14,7 @@ from controller.fleet.circuit import Circuit
 from controller.fleet.fleet import Fleet
 from controller.fleet.state import State
 from router.proxy.queue import Queue
-from router.traffic.histogram import Histogram
+from router.traffic.histogram import Histogram, buckets
 from router.traffic.monitor import ModelTraffic, TrafficMonitor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,12 +23,13 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class GatewayMetrics(Collector):
     """Collects from traffic and fleet; labels are names from the YAML only."""
 
-    def __init__(self, fleet: Fleet, traffic: TrafficMonitor, queues: Mapping[str, Queue]) -> None:
+    def __init__(self, fleet: Fleet, traffic: TrafficMonitor, queues: Mapping[str, Queue], more: Collector) -> None:
         self._fleet = fleet
         self._traffic = traffic
         self._queues = queues
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        self._registry.register(more)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
@@ -69,7 +70,7 @@ class GatewayMetrics(Collector):
             family = HistogramMetricFamily(name, summary, labels=["model"])
             for traffic in models:
                 histogram = of(traffic)
-                family.add_metric([traffic.model], _buckets(histogram), histogram.sum)
+                family.add_metric([traffic.model], buckets(histogram), histogram.sum)
             yield family
 
     def _instances(self) -> Iterable[Metric]:
@@ -103,8 +104,3 @@ class GatewayMetrics(Collector):
             for code, count in queue.refusals.items():
                 refused.add_metric([model, code], count)
         yield from (in_flight, waiting, refused)
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    bounds = [(f"{bound:.3g}", float(count)) for bound, count in histogram.cumulative()]
-    return [*bounds, ("+Inf", float(histogram.count))]

@@ -74,3 +74,17 @@ adapter_events = Table(
     Column("reason", String, nullable=False),
     Column("message", String, nullable=False),
 )
+
+events = Table(
+    "events",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("what", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("instance", String, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("detail", String, nullable=False),
+    Column("seconds", Float, nullable=True),
+    Column("level", Integer, nullable=True),
+)

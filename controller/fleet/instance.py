@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
 from controller.config.model import Instance as InstanceConfig
@@ -64,6 +64,7 @@ class Instance:
         self.wall = wall
         self.state = State.UNKNOWN
         self.since = clock()
+        self._spent: defaultdict[State, float] = defaultdict(float)
         self.ready_since = self.since
         self.looked_at = float("-inf")
         self.problem = "not looked at yet"
@@ -243,6 +244,12 @@ class Instance:
         self.problem = problem
         self._enter(State.FAILED)
 
+    def time_in_states(self) -> dict[State, float]:
+        """Seconds in each state since the gateway was started."""
+        spent = dict(self._spent)
+        spent[self.state] = spent.get(self.state, 0.0) + self.clock() - self.since
+        return spent
+
     def is_gone(self) -> None:
         """It has failed, and its process with it: it holds no memory."""
         self.gone = True
@@ -288,6 +295,7 @@ class Instance:
             self._drain = None
             self.firm = False
         if state is not self.state:
+            self._spent[self.state] += self.looked_at - self.since
             self.state, self.since = state, self.looked_at
         self._tell()
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import count
 
 KEPT = 1000
 """The last events, in memory."""
@@ -51,11 +50,19 @@ Listener = Callable[[Event], None]
 
 
 class Journal:
-    def __init__(self, first: int = 1, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self.recent: deque[Event] = deque(maxlen=KEPT)
         self.listeners: list[Listener] = []
-        self._numbers = count(first)
+        self.last_number = 0
         self._wall = wall
+
+    @property
+    def next_number(self) -> int:
+        return self.last_number + 1
+
+    def go_on_after(self, number: int) -> None:
+        """Before the first event: numbers go on where an earlier journal ended."""
+        self.last_number = number
 
     def tell(
         self,
@@ -68,7 +75,8 @@ class Journal:
         seconds: float | None = None,
         level: int | None = None,
     ) -> None:
-        event = Event(next(self._numbers), self._wall(), what, model, instance, cause, detail, seconds, level)
+        self.last_number += 1
+        event = Event(self.last_number, self._wall(), what, model, instance, cause, detail, seconds, level)
         self.recent.append(event)
         for listener in list(self.listeners):
             listener(event)

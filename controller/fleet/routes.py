@@ -17,6 +17,9 @@ from controller.fleet.waker import AtOnce, Waker
 Choose = Callable[[Sequence[Instance]], Instance]
 """Picks one of the replicas that are ready."""
 
+LOAD = "load"
+"""The cause of a wake that helps those that are busy."""
+
 BUSY = 8
 """Requests in flight on the replica chosen, at which another that sleeps is woken to help."""
 
@@ -128,7 +131,7 @@ class Replicas:
         views = [(instance, instance.view(now)) for instance in among if instance.state is State.ASLEEP]
         due = [instance for instance, view in views if view.wakes_on_request and view.wake_at <= now]
         if due:
-            self.waker.help(due)
+            self.waker.help(due, LOAD)
 
     def _own_waker(self) -> Waker:
         return AtOnce({one.name: transitions for one, transitions in self._transitions.items()})

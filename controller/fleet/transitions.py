@@ -28,12 +28,17 @@ UNSETTLED = frozenset({State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN, State.
 
 BUSY_PAUSE = 0.1
 
+A_REQUEST_CAME, IT_WAS_BUSY = "a request came", "it was busy"
+"""Why a sleep did not happen, unless something went wrong."""
+
 Depth = Callable[[Instance], int]
 """The level at which an instance may sleep now. Raises ``NotPossible``."""
 
 
 def wished_depth(instance: Instance) -> int:
-    return instance.config.sleep.level
+    """As in the YAML, if its engine has that level."""
+    wished, possible = instance.config.sleep.level, instance.engine.capabilities.levels
+    return wished if wished in possible else possible[-1]
 
 
 class Transitions(Finding):
@@ -300,5 +305,5 @@ class Transitions(Finding):
 
 def _reason(stopped: BaseException) -> str:
     if isinstance(stopped, CalledOff):
-        return "a request came"
-    return "it was busy" if isinstance(stopped, Busy) else str(stopped)
+        return A_REQUEST_CAME
+    return IT_WAS_BUSY if isinstance(stopped, Busy) else str(stopped)

@@ -8,8 +8,8 @@ from typing import Protocol
 from controller.fleet.instance import Instance
 from controller.fleet.transitions import Transitions
 
-REQUEST, LOAD = "request", "load"
-"""Causes of a wake: a request found nobody awake; or those awake were busy."""
+REQUEST = "request"
+"""The cause of a wake for a request that found nobody awake."""
 
 
 class Waker(Protocol):
@@ -22,8 +22,8 @@ class Waker(Protocol):
     def unwant(self, model: str) -> None:
         """Nobody waits for it any more."""
 
-    def help(self, due: Sequence[Instance]) -> None:
-        """Those awake are busy: one more may be woken, if that costs nobody anything."""
+    def help(self, due: Sequence[Instance], cause: str) -> bool:
+        """Wake one of them if that costs nobody anything. Whether one is being woken."""
 
     async def wake(self, instance: Instance, cause: str) -> None:
         """Wake it for somebody who waits for just that. Raises ``TransitionRefused`` or ``Unavailable``."""
@@ -41,8 +41,9 @@ class AtOnce:
 
     def unwant(self, model: str) -> None: ...
 
-    def help(self, due: Sequence[Instance]) -> None:
-        self._transitions[due[0].name].wake_soon(LOAD)
+    def help(self, due: Sequence[Instance], cause: str) -> bool:
+        self._transitions[due[0].name].wake_soon(cause)
+        return True
 
     async def wake(self, instance: Instance, cause: str) -> None:
         await self._transitions[instance.name].wake(cause)

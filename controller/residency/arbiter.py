@@ -15,7 +15,7 @@ from controller.fleet.instance import EVICTED, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
-from controller.fleet.waker import LOAD, REQUEST
+from controller.fleet.waker import REQUEST
 from controller.residency import tenants
 from controller.residency.books import Books
 from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
@@ -83,14 +83,15 @@ class Arbiter:
         self._line.forget(model, REQUEST)
         self._look_soon()
 
-    def help(self, due: Sequence[Instance]) -> None:
+    def help(self, due: Sequence[Instance], cause: str) -> bool:
         for one in due:
             if not tenants.is_managed(one, self.config):
-                self._fleet.transitions[one.name].wake_soon(LOAD)
-                return
+                self._fleet.transitions[one.name].wake_soon(cause)
+                return True
             if not self._line and self._fits(one):
-                self._grant(one, LOAD, None)
-                return
+                self._grant(one, cause, None)
+                return True
+        return False
 
     async def wake(self, instance: Instance, cause: str) -> None:
         if not tenants.is_managed(instance, self.config) or instance.state in AT_WORK:

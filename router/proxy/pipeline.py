@@ -194,10 +194,12 @@ class Pipeline:
         patience = (one.config.sleep.wake_timeout_seconds for one in candidates or flight.route.replicas.instances)
         deadline = tracked.arrived + max(patience)
         began = tracked.wait_begins()
+        instance: Instance | None = None
         try:
-            return await flight.route.replicas.acquire(candidates, flight.choose, deadline)
+            instance = await flight.route.replicas.acquire(candidates, flight.choose, deadline)
+            return instance
         finally:
-            tracked.wait_ends(began)
+            tracked.wake_wait_ends(began, served=instance is not None)
 
     async def _exchange(self, flight: Flight, lost: UpstreamError | None) -> None:
         """Send the request and see the answer through. ``lost``: it was sent already, on a kept connection."""

@@ -44,6 +44,9 @@ class GatewayServer(uvicorn.Server):
             listener.close()
         for connection in list(state.connections):
             connection.shutdown()
+        stopping = getattr(self.config.loaded_app, "stopping", None)
+        if stopping is not None:
+            stopping()
         await self._quiet(self.config.timeout_graceful_shutdown)
         if state.connections:
             log.warning("%d connections are cut off", len(state.connections))

@@ -6,16 +6,17 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from controller.config.model import SleepSettings
 from controller.fleet.errors import FleetError, NotPossible, TooEarly, TransitionRefused
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.state import AWAKE, SLEEPING, State
-from router.sleep.policy import Idleness, is_candidate
+from router.sleep.policy import Deeper, Idleness, deeper, is_candidate
 from router.traffic.monitor import TrafficMonitor
 
 log = logging.getLogger(__name__)
 
-IDLE, MANUAL = "idle", "manual"
+IDLE, MANUAL, DEEPER = "idle", "manual", "deeper"
 
 
 class SleepManager:
@@ -47,8 +48,8 @@ class SleepManager:
         return found
 
     async def run(self) -> None:
-        """Put idle instances to sleep, each looked at in its own interval. Runs until cancelled."""
-        watched = [one for one in self._fleet.instances.values() if one.config.sleep.auto_sleep_enabled]
+        """Put idle instances to sleep, and deeper, each looked at in its own interval. Runs until cancelled."""
+        watched = [one for one in self._fleet.instances.values() if _goes_down(one.config.sleep)]
         async with asyncio.TaskGroup() as tasks:
             for instance in watched:
                 tasks.create_task(self._watch(instance))
@@ -56,12 +57,13 @@ class SleepManager:
     async def _watch(self, instance: Instance) -> None:
         while True:
             await asyncio.sleep(instance.config.sleep.check_interval_seconds)
-            if instance.name in self._unable or not self.is_candidate(instance):
-                continue
             try:
-                await self._fleet.transitions[instance.name].sleep(
-                    IDLE, instance.config.sleep.drain_timeout_seconds, wanted=lambda: self.is_candidate(instance)
-                )
+                if instance.state is State.ASLEEP:
+                    await self._deeper(instance)
+                elif instance.name not in self._unable and self._may_sleep(instance):
+                    await self._fleet.transitions[instance.name].sleep(
+                        IDLE, instance.config.sleep.drain_timeout_seconds, wanted=lambda: self.is_candidate(instance)
+                    )
             except NotPossible as unable:
                 if instance.state is State.READY:  # it is not its state: it has no way to sleep
                     self._unable.add(instance.name)
@@ -70,6 +72,25 @@ class SleepManager:
                 log.info("%s", refused)
             except Exception:
                 log.exception("putting %s to sleep broke", instance.name)
+
+    def _may_sleep(self, instance: Instance) -> bool:
+        return instance.config.sleep.auto_sleep_enabled and self.is_candidate(instance)
+
+    async def _deeper(self, instance: Instance) -> None:
+        transitions = self._fleet.transitions[instance.name]
+        step = deeper(
+            instance.level,
+            instance.sleep_duration(),
+            instance.engine.capabilities.levels,
+            transitions.keeper.can(instance.name),
+            instance.config.sleep,
+        )
+        if step is Deeper.STOP:
+            await transitions.stop(IDLE, 0)
+        elif step is Deeper.LEVEL_2 and self._fleet.waker.help([instance], DEEPER):
+            # Engines cannot drop what they have put aside: it has to come back first, where there is room for it.
+            await transitions.wake(DEEPER)
+            await transitions.sleep(DEEPER, 0, 2)
 
     # -- by hand -------------------------------------------------------------------------------------------------
 
@@ -100,3 +121,11 @@ class SleepManager:
                 raise refusal
         if refusals:
             raise refusals[0]
+
+
+def _goes_down(settings: SleepSettings) -> bool:
+    return (
+        settings.auto_sleep_enabled
+        or settings.level2_after_seconds is not None
+        or settings.stop_after_seconds is not None
+    )

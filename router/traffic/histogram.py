@@ -49,6 +49,12 @@ class Histogram:
                 yield edge(index), below
 
 
+def buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """As Prometheus wants them."""
+    bounds = [(f"{bound:.3g}", float(count)) for bound, count in histogram.cumulative()]
+    return [*bounds, ("+Inf", float(histogram.count))]
+
+
 def edge(index: float) -> float:
     return float(10.0 ** (FIRST_EXPONENT + index / PER_DECADE))
 

@@ -50,6 +50,8 @@ class ModelTraffic:
         self.successful_latency = 0.0
         self.ttft = Histogram()
         self.wait = Histogram()
+        self.wake_wait = Histogram()
+        self.served_by_wake = 0
         self.last_activity: float | None = None
         self._monitor = monitor
         self.now = monitor.clock
@@ -146,9 +148,17 @@ class Tracked:
         self._traffic.waiting += 1
         return self._traffic.now()
 
-    def wait_ends(self, began: float) -> None:
+    def wait_ends(self, began: float) -> float:
+        """Returns the seconds."""
+        waited = max(0.0, self._traffic.now() - began)
         self._traffic.waiting -= 1
-        self._traffic.wait.add(max(0.0, self._traffic.now() - began))
+        self._traffic.wait.add(waited)
+        return waited
+
+    def wake_wait_ends(self, began: float, *, served: bool) -> None:
+        """As ``wait_ends``, when it was for a wake. ``served``: it has got an instance."""
+        self._traffic.wake_wait.add(self.wait_ends(began))
+        self._traffic.served_by_wake += served
 
     def end(self, outcome: Outcome, status: int, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """``status``: the one the client was sent, or would have been."""

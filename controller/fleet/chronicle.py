@@ -1,0 +1,77 @@
+"""The journal as it is kept across restarts: written behind what happens, read together with what is in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+from controller.fleet.journal import Event, Happened, Journal
+from state.database import StateError
+from state.events import Events
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+MOST_UNWRITTEN = 10_000
+"""When the database cannot be written for so long that more would wait, the oldest are lost, and the log says so."""
+
+
+class Chronicle:
+    def __init__(self, journal: Journal, events: Events) -> None:
+        self.journal = journal
+        self._events = events
+        self._unwritten: list[Event] = []
+        self._more = asyncio.Event()
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[Chronicle]:
+        """Go on from the last number, and write while open; what is left is written at the end."""
+        self.journal.go_on_after(await self._events.last_number())
+        await self._events.prune()
+        self.journal.listeners.append(self._heard)
+        writer = asyncio.create_task(self._write())
+        try:
+            yield self
+        finally:
+            self.journal.listeners.remove(self._heard)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+            await self._write_all()
+
+    async def read(self, after: int, limit: int, *, newest: bool) -> Sequence[Event]:
+        """Oldest first, numbers above ``after``. ``newest``: the last ``limit`` of them, else the first."""
+        recent = [event for event in self.journal.recent if event.number > after]
+        first = self.journal.recent[0].number if self.journal.recent else self.journal.next_number
+        if newest and len(recent) >= limit:
+            return recent[-limit:]
+        rows = await self._events.between(after, first, limit - len(recent) if newest else limit, newest=newest)
+        older = [Event(**{**row, "what": Happened(row["what"])}) for row in rows]
+        return [*older, *recent][:limit]
+
+    def _heard(self, event: Event) -> None:
+        self._unwritten.append(event)
+        self._more.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            if not await self._write_all():
+                await asyncio.sleep(RETRY_SECONDS)
+                self._more.set()
+
+    async def _write_all(self) -> bool:
+        batch, self._unwritten = self._unwritten, []
+        if not batch:
+            return True
+        try:
+            await self._events.add([asdict(event) for event in batch])
+        except StateError:
+            lost = max(0, len(batch) + len(self._unwritten) - MOST_UNWRITTEN)
+            log.exception("events could not be written; %d are lost", lost)
+            self._unwritten = [*batch, *self._unwritten][lost:]
+            return False
+        return True
