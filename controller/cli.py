@@ -23,6 +23,7 @@ from controller.launch.exclusion import AtWork
 from controller.launch.operations import Operations, UnknownName, kill_sessions, sessions_of
 from controller.launch.progress import say
 from controller.launch.tmux import Tmux, TmuxError
+from controller.reload.operations import Changes
 from state.database import StateError
 
 DEFAULT_CONFIG = "example-config.yaml"
@@ -65,7 +66,7 @@ def act(options: argparse.Namespace, out: Console) -> int:
     file = Path(options.config)
     if options.kill_all or options.list_sessions:
         return _sessions(options, out, file)
-    operations = Operations(load(file), out, dict(os.environ))
+    operations = Changes(load(file), out, dict(os.environ))
     if options.check:
         return operations.check()
     if options.dry_run:
@@ -74,6 +75,10 @@ def act(options: argparse.Namespace, out: Console) -> int:
         return operations.log(options.logs, follow=options.follow)
     if options.status:
         return asyncio.run(operations.status())
+    if options.plan:
+        return asyncio.run(operations.plan())
+    if options.reload:
+        return asyncio.run(operations.reload())
     if options.stop:
         return asyncio.run(operations.stop(options.stop))
     if options.restart:
@@ -129,6 +134,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     actions.add_argument("--logs", metavar="NAME", help="print the log")
     actions.add_argument("--stop", metavar="NAME", action="append", default=[], help="stop this one; repeatable")
     actions.add_argument("--restart", metavar="NAME", action="append", default=[], help="stop and start; repeatable")
+    actions.add_argument("--plan", action="store_true", help="show what --reload would change of what runs")
+    actions.add_argument("--reload", action="store_true", help="apply the file to what runs; no request is lost")
     actions.add_argument("--kill-all", action="store_true", help="stop all that this file's launches started")
     actions.add_argument("--list-sessions", action="store_true", help="list this file's tmux sessions")
     actions.add_argument("--check", action="store_true", help="validate the file and show the plan")

@@ -1,0 +1,3 @@
+from tests.controller.launch.conftest import workplace
+
+__all__ = ["workplace"]
