@@ -41,6 +41,8 @@ class Marks:
         marks = await self._kept.all()
         if instance_mark := marks.get(self._instance.name):
             return instance_mark
+        if not any(mark.process for mark in marks.values()):
+            return None  # to find out which process this is takes long where there are many
         process = await self._origin.process()
         older = next((mark for mark in marks.values() if process is not None and mark.process == process), None)
         if older is None:

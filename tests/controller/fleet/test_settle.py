@@ -94,6 +94,14 @@ async def test_a_look_that_breaks_is_no_end() -> None:
     assert stage.instance.state is State.READY
 
 
+async def test_without_marks_nobody_asks_which_process_it_is() -> None:
+    """The kernel's socket tables are long where there are many engines, and would be read for each."""
+    stage = Stage(state=State.UNKNOWN)
+    stage.steps.fail("process", AssertionError("asked"))
+    await stage.transitions.settle()
+    assert stage.state is State.READY
+
+
 async def test_woken_behind_our_back() -> None:
     """An engine that says it is awake serves, and its mark goes."""
     stage = Stage()
