@@ -13,6 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from controller.adapters import commands
+from controller.adapters.credentials import CredentialsUnusable
+from controller.adapters.remote import GatewayRefused
 from controller.config.json_schema import render
 from controller.config.load import load
 from controller.config.mistakes import ConfigError
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, UnknownName) as mistaken:
         say(err, str(mistaken))
         return MISTAKEN
-    except (AtWork, TmuxError, StateError) as failed:
+    except (AtWork, TmuxError, StateError, GatewayRefused, CredentialsUnusable) as failed:
         say(err, str(failed))
         return FAILED
     except KeyboardInterrupt:
@@ -66,7 +69,11 @@ def act(options: argparse.Namespace, out: Console) -> int:
     file = Path(options.config)
     if options.kill_all or options.list_sessions:
         return _sessions(options, out, file)
-    operations = Changes(load(file), out, dict(os.environ))
+    config = load(file)
+    if commands.asked(options):
+        commands.act(options, config, os.environ, lambda text: say(out, text))
+        return OK
+    operations = Changes(config, out, dict(os.environ))
     if options.check:
         return operations.check()
     if options.dry_run:
@@ -140,9 +147,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     actions.add_argument("--list-sessions", action="store_true", help="list this file's tmux sessions")
     actions.add_argument("--check", action="store_true", help="validate the file and show the plan")
     actions.add_argument("--dry-run", action="store_true", help="print the exact commands and environments")
+    commands.add_arguments(actions)
     actions.add_argument("--schema", action="store_true", help="print the file's JSON Schema, for editors")
     actions.add_argument("--version", action="store_true", help="print the version")
     options = parser.parse_args(argv)
+    if problem := commands.mistake(options):
+        parser.error(problem)
     if options.follow and not options.logs:
         parser.error("--follow goes with --logs")
     if options.all and not (options.kill_all or options.list_sessions):

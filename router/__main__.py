@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 after a clean stop, 2 when the YAML has mistakes, 1 when it cannot start."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx2", "httpcore2", "alembic"):
+    for chatty in ("httpx2", "httpcore2", "alembic", "aiosqlite"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         config = load(options.config)

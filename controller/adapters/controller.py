@@ -107,7 +107,7 @@ class AdapterController:
     # -- what somebody wants -------------------------------------------------------------------------------------
 
     async def put(self, name: str, spec: AdapterSpec, origin: str = BY_API) -> Record:
-        """Want ``name`` as ``spec`` says. One that is so already, and has failed, is tried afresh.
+        """Want ``name`` as ``spec`` says. Instances that would not load it are tried afresh.
 
         Raises ``AdapterError``, ``StateError``, and ``CredentialsUnusable`` when its key cannot be kept.
         """
@@ -181,10 +181,7 @@ class AdapterController:
         await self._reconciler.save(record)
 
     def _change(self, record: Record, spec: AdapterSpec, origin: str, replicas: Replicas) -> None:
-        before, record.origin = record.spec, origin
-        if spec == before and record.phase is not Phase.FAILED:
-            return
-        record.spec = spec
+        before, record.origin, record.spec = record.spec, origin, spec
         record.forgive()
         if spec != before:
             record.generation += 1

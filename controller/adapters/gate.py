@@ -44,13 +44,11 @@ class AdapterGate:
                 record.kick()
 
     async def _restore(self, instance: Instance, records: list[Record], woken: bool) -> None:
-        if not records and not self._ground.records:
-            return
         seen = await instance.engine.adapters()
         await self._unload_orphans(instance, seen)
         for record in records:
-            wanted = record.artifact
-            if wanted is None or record.deleting or record.place(instance.name).tries.used_up:
+            wanted, due = record.artifact, record.place(instance.name).tries.due(self._ground.wall())
+            if wanted is None or record.deleting or not due:
                 continue
             there = seen.get(record.name)
             if not woken and there is not None and there.path == wanted:
@@ -59,9 +57,16 @@ class AdapterGate:
                 await self._loading.put(record, instance, afresh=woken)
 
     async def _unload_orphans(self, instance: Instance, seen: Mapping[str, AdapterSeen]) -> None:
-        """What we once loaded and nobody wants here any more, such as one that was deleted while it slept."""
+        """What we once loaded and nobody wants here any more, such as one that was deleted while it slept.
+
+        What somebody loaded by hand is left alone.
+        """
         for name, one in seen.items():
             record = self._ground.records.get(name)
-            wanted = record is not None and (place := record.places.get(instance.name)) and place.chosen
-            if not wanted and self._ground.artifacts.owns(one.path):
+            if record is not None:
+                place = record.places.get(instance.name)
+                orphan = place is None or not place.chosen
+            else:
+                orphan = self._ground.artifacts.owns(one.path)
+            if orphan:
                 await adapters.unload(instance.engine, name)

@@ -12,6 +12,7 @@ from controller.adapters.ground import Ground
 from controller.adapters.phases import Phase
 from controller.adapters.record import NORMAL, WARNING, Record
 from controller.fleet.instance import Instance
+from runtime import adapters
 from runtime.adapters import UnfitAdapter
 from runtime.downloads.errors import DownloadError
 from runtime.engines.base import EngineError
@@ -41,6 +42,9 @@ class Loading:
                 await self._ground.artifacts.check(wanted, bases, spec.lora.max_rank)
                 engine = await self._ground.engine(record, instance)
                 await loader.put(engine, record.name, wanted, afresh=afresh)
+                if not place.chosen:  # it was taken away while it was loaded
+                    await adapters.unload(engine, record.name)
+                    return
             except MISHAPS as error:
                 await self.failed(record, instance, error)
                 return

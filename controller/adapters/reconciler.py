@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 600.0
 """How long an unload waits for the adapter's requests in flight before it goes ahead."""
 
+UNSETTLED = frozenset({State.FALLING_ASLEEP, State.WAKING})
+
 Act = Callable[[Record, Sequence[str]], Awaitable[None]]
 
 
@@ -216,9 +218,13 @@ class Reconciler:
         return True
 
     async def _drain(self, record: Record, instance: Instance) -> None:
+        """Wait until its requests are over, and until the instance is awake, asleep or gone."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await record.route.drained(instance)
+                while instance.state in UNSETTLED:  # else it is told nothing, and keeps what its gate has given it
+                    record.changed.clear()
+                    await record.changed.wait()
         except TimeoutError:
             log.warning("%s still has requests for %s, which goes all the same", instance.name, record.name)
 

@@ -1,0 +1,236 @@
+"""One adapter on its way, in time that passes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.phases import Phase
+from controller.fleet.state import State
+from tests.controller.adapters.stage import LATER, NEVER, Stage
+
+V1, V2 = "hf://org/v1", "hf://org/v2"
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.close()
+
+
+def has(stage: Stage, name: str = "sql") -> str:
+    """The instances whose engines have it."""
+    return "".join(instance for instance, engine in stage.engines.items() if name in engine.loaded)
+
+
+def phase(stage: Stage, name: str = "sql") -> Phase:
+    return stage.controller.get(name).phase
+
+
+def test_instances_must_have_been_up_for_five_seconds(stage: Stage) -> None:
+    """Then it goes through every phase."""
+    stage.put("sql", V1)
+    stage.run(4.5)
+    assert (has(stage), phase(stage)) == ("", Phase.PENDING)
+    stage.run(5)
+    assert has(stage) == "abC"
+    assert stage.phases("sql") == ["Pending", "Scheduled", "Loading", "Bound", "Running"]
+
+
+def test_a_wake_does_not_start_the_five_seconds_again(stage: Stage) -> None:
+    """An instance that sleeps is up."""
+    stage.run(6)
+    stage.asleep("a")
+    stage.wake("a")
+    stage.put("sql", V1)
+    stage.run(2)
+    assert "a" in has(stage)
+
+
+def test_a_restart_does(stage: Stage) -> None:
+    """Another process has to show first that it stays."""
+    stage.run(6)
+    stage.crash("a")
+    stage.engines["a"].up = True
+    stage.put("sql", V1)
+    stage.run(3)
+    assert has(stage) == "bC"
+    stage.run(10)
+    assert has(stage) == "abC"
+
+
+def test_retries_and_then_another_instance(stage: Stage) -> None:
+    """The first try and five more, after 5, 10, 20, 40 and 80 seconds; the number of replicas is kept."""
+    stage.run(6)
+    stage.engines["a"].trouble = LATER
+    stage.put("sql", V1, replicas=1)
+    stage.run(1 + 5 + 10 + 20 + 40 + 78)
+    assert (stage.engines["a"].loads, has(stage)) == (5, "")
+    stage.run(10)
+    assert (stage.engines["a"].loads, has(stage)) == (6, "b")
+    assert stage.reasons("sql") == [
+        "Scheduled",
+        *["LoadingError"] * 5,
+        "MaxRetriesExceeded",
+        "Scheduled",
+        "Loaded",
+    ]
+    assert phase(stage) is Phase.RUNNING
+
+
+def test_what_no_repetition_mends_goes_to_another_at_once(stage: Stage) -> None:
+    """And fails with the reason when there is no other."""
+    stage.run(6)
+    for engine in stage.engines.values():
+        engine.trouble = NEVER
+    stage.put("sql", V1, replicas=1)
+    stage.run(3)
+    assert phase(stage) is Phase.FAILED
+    assert [engine.loads for engine in stage.engines.values()] == [1, 1, 1]
+    (ready,) = [one for one in stage.controller.get("sql").conditions if one.type == "Ready"]
+    assert (ready.status, ready.reason) == ("False", "ModelAdapterLoadingError")
+    assert "pod a: a: load: answered 401: Unauthorized" in ready.message
+
+
+def test_a_source_that_refuses_fails_at_once(stage: Stage) -> None:
+    """No engine is bothered."""
+    stage.run(6)
+    stage.artifacts.trouble = NEVER
+    stage.put("sql", V1)
+    stage.run(3)
+    assert phase(stage) is Phase.FAILED
+    assert [engine.loads for engine in stage.engines.values()] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("mended_by", ["restart", "spec", "apply"])
+def test_failed_is_not_for_ever(stage: Stage, mended_by: str) -> None:
+    """An instance that restarts, a changed spec, or the same one applied again: each starts afresh."""
+    stage.run(6)
+    for engine in stage.engines.values():
+        engine.trouble = NEVER
+    stage.put("sql", V1)
+    stage.run(3)
+    assert phase(stage) is Phase.FAILED
+    for engine in stage.engines.values():
+        engine.trouble = None
+    stage.run(300)
+    assert phase(stage) is Phase.FAILED
+    if mended_by == "restart":
+        stage.crash("a")
+        stage.engines["a"].up = True
+    else:
+        stage.put("sql", V1 if mended_by == "apply" else V2)
+    stage.run(30)
+    assert phase(stage) is Phase.RUNNING
+    assert has(stage) == ("a" if mended_by == "restart" else "abC")
+
+
+def test_a_lost_instance_is_replaced(stage: Stage) -> None:
+    """By one that was not chosen before; the lost one is free when it comes back."""
+    stage.run(6)
+    stage.put("sql", V1, replicas=1)
+    stage.run(3)
+    assert has(stage) == "a"
+    stage.crash("a")
+    stage.run(3)
+    assert has(stage) == "b"
+    conditions = {one.type: one.reason for one in stage.controller.get("sql").conditions}
+    assert (conditions["Scheduled"], conditions["Ready"]) == ("Rescheduled", "ModelAdapterAvailable")
+    stage.engines["a"].up = True
+    stage.run(20)
+    assert has(stage) == "b"
+
+
+def test_a_restarted_engine_has_it_before_it_is_ready(tmp_path: Path) -> None:
+    """With nobody else to go to it waits for the one there is."""
+    stage = Stage(tmp_path, "a")
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    stage.crash("a")
+    stage.run(1)
+    assert stage.instance("a").state is State.FAILED
+    stage.engines["a"].up = True
+    while stage.instance("a").state is not State.READY:
+        stage.run(0.01)
+    assert has(stage) == "a"
+    stage.close()
+
+
+def test_the_record_of_tries_outlives_the_gateway(stage: Stage) -> None:
+    """A new gateway waits as long as the old one would have."""
+    stage.run(6)
+    stage.engines["a"].trouble = LATER
+    stage.engines["b"].trouble = LATER
+    stage.engines["C"].trouble = LATER
+    stage.put("sql", V1, replicas=1)
+    stage.run(1 + 5 + 10 + 20 + 1)
+    assert stage.engines["a"].loads == 4
+    stage.shut()
+    stage.open()
+    stage.run(30)
+    assert stage.engines["a"].loads == 4
+    stage.run(10)
+    assert stage.engines["a"].loads == 5
+
+
+def test_what_is_loaded_is_found_by_the_next_gateway(stage: Stage) -> None:
+    """Nothing is loaded twice, and the route is there from the start."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    stage.shut()
+    stage.open()
+    route = stage.route("sql")
+    assert route is not None and {one.name for one in route.instances} == set("abC")
+    assert [engine.loads for engine in stage.engines.values()] == [1, 1, 1]
+
+
+def test_deleted_while_it_sleeps(stage: Stage) -> None:
+    """Nothing is told to an engine that sleeps; what it still has goes when it wakes, before it is ready."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    stage.asleep("a")
+    stage.wait_for(stage.controller.delete("sql"))
+    stage.run(3)
+    assert "sql" not in stage.controller.records and stage.route("sql") is None
+    assert has(stage) == "a"
+    stage.wake("a")
+    assert has(stage) == ""
+    assert stage.artifacts.whole == set() and stage.store.told == {}
+    assert [engine.faults for engine in stage.engines.values()] == [[], [], []]
+
+
+def test_in_flight_requests_finish_before_it_is_unloaded(stage: Stage) -> None:
+    """Deleted or replaced: on an engine that must unload first, too."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    route = stage.route("sql")
+    assert route is not None
+    busy = stage.instance("C")
+    busy.begin()
+    route.began(busy)
+    stage.put("sql", V2)
+    stage.run(60)
+    assert stage.engines["C"].loaded == {"sql": stage.path("sql", V1)}
+    assert busy not in route.instances
+    route.ended(busy)
+    busy.end()
+    stage.run(3)
+    assert {engine.loaded["sql"] for engine in stage.engines.values()} == {stage.path("sql", V2)}
+    assert stage.artifacts.whole == {stage.path("sql", V2)}
+
+
+def test_an_unload_that_fails_is_tried_again(stage: Stage) -> None:
+    """And given up in the end: what is deleted does not stay for ever."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    stage.wait_for(stage.controller.delete("sql"))
+    stage.run(200)
+    assert stage.controller.records == {}
