@@ -23,6 +23,7 @@ from controller.adapters.credentials import Credentials
 from controller.adapters.ground import Ground
 from controller.adapters.spec import AdapterSpec
 from controller.config.load import load
+from controller.config.model import Instance as InstanceConfig
 from controller.fleet.adapter_route import AdapterRoute
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
@@ -104,6 +105,9 @@ class FakeEngine:
 
     def adapter_model(self, name: str) -> str:
         return name if self.capabilities.replaces_adapters else f"base:{name}"
+
+    async def bases(self) -> tuple[str, ...]:
+        return ("base",)
 
     async def adapters(self) -> Mapping[str, AdapterSeen]:
         self._check("list")
@@ -246,10 +250,11 @@ class Stage:
 
     def open(self) -> None:
         """A gateway; another one may have been here before."""
-        engines: Mapping[str, Engine] = self.engines
-        self.fleet = Fleet(self._config, engines, self._marks, _Launches())
-        for instance in self.fleet.instances.values():
-            instance.clock, instance.wall = self.loop.time, self.wall
+
+        def engine_of(instance: InstanceConfig) -> Engine:
+            return self.engines[instance.name]
+
+        self.fleet = Fleet(self._config, engine_of, self._marks, _Launches(), self.loop.time, self.wall)
         ground = Ground(
             self.fleet,
             self.store,

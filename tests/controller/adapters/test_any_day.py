@@ -53,6 +53,9 @@ class AnyDay(RuleBasedStateMachine):
     @rule(name=NAMES)
     def request(self, name: str) -> None:
         """What the data path does with one that need not wait."""
+        self.stage.wait_for(self._request(name))
+
+    async def _request(self, name: str) -> None:
         route = self.stage.route(name)
         if route is None:
             return
