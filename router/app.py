@@ -117,14 +117,16 @@ def endpoints(gateway: Live, reload: Reload) -> list[Endpoint]:
     def in_force() -> Config:
         return gateway.config
 
-    pipeline = Pipeline(fleet.routes, gateway.pools, gateway.serving, gateway.buffered)
-    responses = ResponsesPipeline(fleet, gateway.pools, gateway.serving, gateway.buffered, gateway.makers)
+    pipeline = Pipeline(fleet.routes, gateway.pools, gateway.serving, gateway.buffered, gateway.outlooks)
+    responses = ResponsesPipeline(
+        fleet, gateway.pools, gateway.serving, gateway.buffered, gateway.outlooks, gateway.makers
+    )
     table = [
         *engine_endpoints(pipeline),
         *response_endpoints(responses),
         *health_endpoints(in_force, fleet),
         *traffic_endpoints(fleet, traffic),
-        *sleep_endpoints(in_force, fleet, traffic, gateway.sleep),
+        *sleep_endpoints(in_force, fleet, traffic, gateway.sleep, gateway.outlooks),
         *queue_endpoints(gateway.queues),
         *engine_metrics_endpoints(gateway.engine_metrics),
         *adapter_endpoints(gateway.adapters),

@@ -153,6 +153,31 @@ def event(error: GatewayError, path: str) -> bytes:
     return b"data: " + text + b"\n\n"
 
 
+def event_of(body: bytes, path: str) -> bytes:
+    """An error's body as the last event of a stream: an engine's own, or one of ours."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        text = body[:1000].decode("utf-8", "replace")
+        return event(BadUpstream(f"The engine answered: {text}", "engine_failed"), path)
+    if path.startswith("/v1/responses"):
+        inner = found.get("error")
+        told = inner if isinstance(inner, dict) else found
+        failure = {"type": "error", **{key: told.get(key) for key in ("code", "message", "param")}}
+        return b"event: error\ndata: " + json.dumps(failure, ensure_ascii=False).encode() + b"\n\n"
+    name = b"event: error\n" if path.startswith(ANTHROPIC) else b""
+    return name + b"data: " + json.dumps(found, ensure_ascii=False).encode() + b"\n\n"
+
+
+def sign_of_life(path: str, text: str) -> bytes:
+    """What a stream may say before its content, which clients of ``path`` pass over."""
+    if path.startswith(ANTHROPIC):
+        return b'event: ping\ndata: {"type": "ping"}\n\n'
+    return b": " + text.replace("\n", " ").replace("\r", " ").encode() + b"\n\n"
+
+
 def _anthropic_type(error: GatewayError) -> str:
     known = {
         400: "invalid_request_error",

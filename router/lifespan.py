@@ -13,6 +13,7 @@ from controller.service import Company, open_fleet
 from router.auth.guard import Key
 from router.engine_metrics import EngineMetrics
 from router.farewell import Farewells
+from router.outlook import Outlooks
 from router.proxy.buffered import Buffered
 from router.proxy.pool import Pool, keep_sweeping
 from router.proxy.queue import Queue
@@ -44,6 +45,7 @@ class Live:
         self.sleep = SleepManager(fleet, self.traffic)
         self.serving: dict[str, Serving] = {}
         self.queues: dict[str, Queue] = {}
+        self.outlooks = Outlooks(fleet, self.arbiter, self.queues)
         self.pools: dict[Instance, Pool] = {}
         self.farewells = Farewells(self.pools)
         self.buffered = Buffered(0, 0)

@@ -147,6 +147,8 @@ class RouterSection(Section):
     """Largest request body in MB (1,000,000 bytes). A larger one is answered with 413."""
     max_buffered_mb: Positive = 1024
     """How much of request bodies is held at a time, of all requests together, in MB. Beyond it they get 503."""
+    keepalive_after_seconds: Positive | None = None
+    """From so many seconds of waiting on, a stream whose model is not ready gets comments. By default it gets none."""
     stop_timeout_seconds: Seconds = 25
     """How long running requests may take when the router is told to stop, in seconds, before they are cut off."""
     timeouts: Annotated[TimeoutSection, BeforeValidator(values.none_is_empty)] = TimeoutSection()

@@ -48,6 +48,9 @@ class Door(Protocol):
     def break_off(self, chunk: bytes) -> None:
         """Send a last piece and end so that the client can tell that the answer is not whole."""
 
+    def push(self) -> None:
+        """Hand over what was written, though nobody waits for that."""
+
     def finish(self, done: asyncio.Future[None]) -> Awaitable[None]:
         """Wait until ``done``."""
 
@@ -69,6 +72,7 @@ class AsgiDoor:
         self._more = asyncio.Event()
         self._left: Callable[[], None] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._pushing: asyncio.Task[None] | None = None
 
     def watch(self, left: Callable[[], None]) -> None:
         self._left = left
@@ -111,7 +115,17 @@ class AsgiDoor:
         await self.flush()
         done.result()
 
+    def push(self) -> None:
+        if self._pushing is None or self._pushing.done():
+            self._pushing = asyncio.create_task(self._hand_over())
+
     async def flush(self) -> None:
+        pushing, self._pushing = self._pushing, None
+        if pushing is not None:
+            await pushing
+        await self._hand_over()
+
+    async def _hand_over(self) -> None:
         while self._queue:
             message = self._queue.popleft()
             try:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from starlette.types import Receive, Scope, Send
 
+from controller.fleet.errors import DeadlinePassed
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose, Route
 from router import envelope
 from router.errors import GatewayError, ModelNotFound
+from router.outlook import Outlooks
 from router.proxy import body as bodies
 from router.proxy.body import ClientGone, Peek
 from router.proxy.buffered import Buffered
 from router.proxy.call import Call, call_of
 from router.proxy.departure import Departure
 from router.proxy.flight import Flight, upstream_error
+from router.proxy.keepalive import KeepAlive
 from router.proxy.pool import Pool
 from router.proxy.priority import priority_of
 from router.proxy.queue import Queue
@@ -42,8 +46,10 @@ class Pipeline:
         pools: Mapping[Instance, Pool],
         serving: Mapping[str, Serving],
         buffered: Buffered,
+        outlooks: Outlooks,
     ) -> None:
         self.buffered = buffered
+        self._outlooks = outlooks
         self._routes = routes
         self._pools = pools
         self._serving = serving
@@ -184,8 +190,9 @@ class Pipeline:
         assert queue is not None
         began = tracked.wait_begins()
         try:
-            await queue.enter(call.id, flight.priority, call.arrived)
-            flight.admitted = True
+            async with self._signs(flight):
+                await queue.enter(call.id, flight.priority, call.arrived)
+                flight.admitted = True
         finally:
             tracked.wait_ends(began)
 
@@ -196,10 +203,26 @@ class Pipeline:
         began = tracked.wait_begins()
         instance: Instance | None = None
         try:
-            instance = await flight.route.replicas.acquire(candidates, flight.choose, deadline)
+            async with self._signs(flight):
+                instance = await flight.route.replicas.acquire(candidates, flight.choose, deadline)
             return instance
+        except DeadlinePassed as late:
+            outlook = self._outlooks.of(flight.route.model)
+            raise late if outlook is None else DeadlinePassed(f"{late}: {outlook}", outlook.seconds) from None
+        except asyncio.CancelledError:
+            if instance is not None:
+                instance.end()
+            raise
         finally:
             tracked.wake_wait_ends(began, served=instance is not None)
+
+    def _signs(self, flight: Flight) -> AbstractAsyncContextManager[object]:
+        model, identity = flight.route.model, flight.call.id
+        serving = self._serving.get(model)
+        after = serving.keepalive if serving is not None else None
+        if after is None or not flight.peeked.stream:
+            return nullcontext()
+        return KeepAlive(flight.call, after, lambda: f"{model}: {self._outlooks.of(model, identity) or 'soon'}")
 
     async def _exchange(self, flight: Flight, lost: UpstreamError | None) -> None:
         """Send the request and see the answer through. ``lost``: it was sent already, on a kept connection."""

@@ -13,6 +13,7 @@ from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose, Route
 from controller.fleet.state import AWAKE, SLEEPING
 from router.errors import NotFound
+from router.outlook import Outlooks
 from router.proxy.body import Peek
 from router.proxy.buffered import Buffered
 from router.proxy.call import Call
@@ -117,9 +118,10 @@ class ResponsesPipeline(Pipeline):
         pools: Mapping[Instance, Pool],
         serving: Mapping[str, Serving],
         buffered: Buffered,
+        outlooks: Outlooks,
         makers: Makers,
     ) -> None:
-        super().__init__(fleet.routes, pools, serving, buffered)
+        super().__init__(fleet.routes, pools, serving, buffered, outlooks)
         self._fleet = fleet
         self._makers = makers
 

@@ -15,11 +15,12 @@ from router.traffic.monitor import ModelTraffic, TrafficMonitor
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """``queue``: None for a model without ``max_in_flight``."""
+    """``queue``: None for a model without ``max_in_flight``. ``keepalive``: ``router.keepalive_after_seconds``."""
 
     traffic: ModelTraffic
     chooser: Chooser
     queue: Queue | None
+    keepalive: float | None = None
 
 
 def serving(config: Config, traffic: TrafficMonitor, before: Mapping[str, Serving]) -> dict[str, Serving]:
@@ -29,7 +30,7 @@ def serving(config: Config, traffic: TrafficMonitor, before: Mapping[str, Servin
         settings, old = config.settings_of(model), before.get(model)
         chooser = old.chooser if old is not None and old.chooser.fits(settings) else Chooser(settings)
         queue = _queue(model, settings, old.queue if old is not None else None)
-        found[model] = Serving(traffic.models[model], chooser, queue)
+        found[model] = Serving(traffic.models[model], chooser, queue, config.router.keepalive_after_seconds)
     return found
 
 

@@ -15,6 +15,7 @@ from controller.fleet.routes import Replicas
 from controller.fleet.state import SLEEPING, State
 from router import envelope
 from router.errors import ModelNotFound
+from router.outlook import Outlook, Outlooks
 from router.routes.endpoint import Endpoint, InForce, Query, flag
 from router.routes.traffic import IdleDetails, idle_details
 from router.sleep.manager import MANUAL, SleepManager
@@ -44,11 +45,23 @@ class InstanceSleep(BaseModel):
     problem: str
 
 
+class WaitOutlook(BaseModel):
+    """``cause``: what it waits for. ``position``: of the model among those that wait for room; 1 is next."""
+
+    cause: str
+    position: int | None
+    expected_seconds: float | None
+
+
 class ModelSleep(BaseModel):
-    """``sleeping``: none of its instances is awake. ``waiting``: requests that wait for one of them."""
+    """``sleeping``: none of its instances is awake. ``waiting``: requests that wait for one of them.
+
+    ``outlook``: what a request may expect that comes now; null when it is served at once.
+    """
 
     sleeping: bool
     waiting: int
+    outlook: WaitOutlook | None
     instances: dict[str, InstanceSleep]
 
 
@@ -101,7 +114,17 @@ def instance_sleep(instance: Instance) -> InstanceSleep:
     )
 
 
-def sleep_endpoints(in_force: InForce, fleet: Fleet, monitor: TrafficMonitor, manager: SleepManager) -> list[Endpoint]:
+def _model_sleep(replicas: Replicas, waiting: int, found: Outlook | None) -> ModelSleep:
+    outlook = None
+    if found is not None:
+        outlook = WaitOutlook(cause=found.cause, position=found.position, expected_seconds=found.seconds)
+    instances = {one.name: instance_sleep(one) for one in replicas.instances}
+    return ModelSleep(sleeping=replicas.sleeping, waiting=waiting, outlook=outlook, instances=instances)
+
+
+def sleep_endpoints(
+    in_force: InForce, fleet: Fleet, monitor: TrafficMonitor, manager: SleepManager, outlooks: Outlooks
+) -> list[Endpoint]:
     async def status(_: Request) -> Response:
         answer = SleepStatus(
             sleeping_models={name: sleeping_model(of) for name, of in fleet.models.items() if of.sleeping},
@@ -110,11 +133,7 @@ def sleep_endpoints(in_force: InForce, fleet: Fleet, monitor: TrafficMonitor, ma
             idle_threshold_seconds=in_force().sleep.idle_threshold_seconds,
             wakeup_on_request=in_force().sleep.wakeup_on_request,
             models={
-                name: ModelSleep(
-                    sleeping=of.sleeping,
-                    waiting=monitor.models[name].waiting,
-                    instances={one.name: instance_sleep(one) for one in of.instances},
-                )
+                name: _model_sleep(of, monitor.models[name].waiting, outlooks.of(name))
                 for name, of in fleet.models.items()
             },
         )

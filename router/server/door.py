@@ -177,6 +177,9 @@ class DirectDoor:
         self.disconnected = True
         self._transport.close()
 
+    def push(self) -> None:
+        pass
+
     def finish(self, done: asyncio.Future[None]) -> asyncio.Future[None]:
         return done
 

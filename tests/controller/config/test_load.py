@@ -121,6 +121,7 @@ def test_defaults(loaded: Load, tmp_path: Path) -> None:
         "api_key_env": None,
         "max_body_mb": 64,
         "max_buffered_mb": 1024,
+        "keepalive_after_seconds": None,
         "stop_timeout_seconds": 25,
         "timeouts": TimeoutSection(),
     }
