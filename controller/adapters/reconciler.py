@@ -80,8 +80,10 @@ class Reconciler:
             record.enter(Phase.SCHEDULED, "Scheduled", phases.scheduled(record.name, chosen).message)
 
     async def _release(self, record: Record, instances: Sequence[str]) -> None:
-        place = record.place(instances[0])
+        place, instance = record.place(instances[0]), self._ground.fleet.instances.get(instances[0])
         place.chosen = False
+        if instance is not None and instance.state is State.READY:
+            await self._unload_quietly(record, instance)  # an older one may still be there
         if not place.tries.used_up:
             record.tell(WARNING, "AdapterMigrating", f"pod {instances[0]} is gone: the adapter moves to another")
         record.say(phases.rescheduling())
@@ -216,6 +218,13 @@ class Reconciler:
                     await self._loading.failed(record, instance, error)
                     return False
         return True
+
+    async def _unload_quietly(self, record: Record, instance: Instance) -> None:
+        with _kept_awake(instance):
+            try:
+                await adapters.unload(await self._ground.engine(record, instance), record.name)
+            except MISHAPS as error:
+                log.info("the adapter %s may still be on %s: %s", record.name, instance.name, error)
 
     async def _drain(self, record: Record, instance: Instance) -> None:
         """Wait until its requests are over, and until the instance is awake, asleep or gone."""

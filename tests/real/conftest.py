@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,14 +164,21 @@ def write(file: Path, ports: dict[str, int]) -> None:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Everything up; whatever is left of it afterwards is killed."""
+    with launched(tmp_path_factory.mktemp("fleet"), ("fast", "slow", "frontend"), write) as fleet:
+        yield fleet
+
+
+@contextmanager
+def launched(folder: Path, names: Sequence[str], write: Callable[[Path, dict[str, int]], None]) -> Iterator[Fleet]:
+    """All that ``write`` puts into the YAML file, up until the end."""
     if not (VENV / "installed").exists():
         pytest.fail("there is no vLLM here: run scripts/test-vllm")
     sockets = Path(tempfile.mkdtemp(prefix="tx", dir="/tmp"))  # a socket's path must be short
     environment = {**os.environ, "TMUX_TMPDIR": str(sockets)}
     environment.pop("TMUX", None)
-    ports = {name: free_port() for name in ("fast", "slow", "frontend")}
+    ports = {name: free_port() for name in names}
     http = httpx2.Client(timeout=60)
-    fleet = Fleet(tmp_path_factory.mktemp("fleet") / "fleet.yaml", ports, environment, http)
+    fleet = Fleet(folder / "fleet.yaml", ports, environment, http)
     write(fleet.file, ports)
     started: set[psutil.Process] = set()
     try:

@@ -145,3 +145,44 @@ def test_whether_sglang_keeps_its_weights() -> None:
     """Only with the backup flag; else they are read from disk again."""
     assert keeps_weights(["--enable-weights-cpu-backup"])
     assert not keeps_weights(["--enable-memory-saver"])
+
+
+LORA = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+SGLANG_LORA = "--enable-lora --max-lora-rank 64 --lora-target-modules all"
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "argv", "env"),
+    [
+        ("vllm", "", f"{VLLM} {HERE} --enable-lora", LORA),
+        ("vllm", "--enable-lora --max-loras 2", f"{VLLM} --enable-lora --max-loras 2 {HERE}", LORA),
+        ("sglang", "", f"{SGLANG} {HERE} {SGLANG_LORA}", {}),
+        (
+            "sglang",
+            "--max-lora-rank 8",
+            f"{SGLANG} --max-lora-rank 8 {HERE} --enable-lora --lora-target-modules all",
+            {},
+        ),
+        ("sim", "", f"{SIM} {HERE} --enable-lora", {}),
+    ],
+)
+def test_engines_that_are_to_take_adapters(kind: str, args: str, argv: str, env: dict[str, str]) -> None:
+    """They get the flags and variables they need, unless the user has given them."""
+    made = command(spec(kind, args, sleep_flags=False, takes_adapters=True))
+    assert (" ".join(made.argv), made.env) == (argv, env)
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "limits"),
+    [
+        ("vllm", "", (None, None, None)),
+        ("vllm", "--max-lora-rank 8 --max-loras=2 --max_cpu_loras 4", (8, 2, 4)),
+        ("vllm", "--max-lora-rank x", (None, None, None)),
+        ("sglang", "--max-lora-rank 8 --max-loras-per-batch 2 --max-loaded-loras 4", (8, 2, 4)),
+        ("sim", "--dialect sglang --max-loras-per-batch 2", (None, 2, None)),
+    ],
+)
+def test_what_arguments_say_of_adapters(kind: str, args: str, limits: tuple[int | None, ...]) -> None:
+    """Nothing is assumed where nothing is said."""
+    found = KINDS[kind].facts("org/m", args.split()).lora
+    assert (found.max_rank, found.slots, found.most) == limits
