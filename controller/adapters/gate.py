@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 GATE_SECONDS = 60.0
 """How long the base model waits for its adapters. What is not back by then comes later."""
+ORPHAN_SECONDS = 5.0
+"""The same, where it is to have none: it is only asked for those that were forgotten there."""
 
 
 class AdapterGate:
@@ -33,12 +35,12 @@ class AdapterGate:
         if not instance.engine.capabilities.adapters:
             return
         try:
-            async with asyncio.timeout(GATE_SECONDS):
+            async with asyncio.timeout(GATE_SECONDS if records else ORPHAN_SECONDS):
                 await self._restore(instance, records, woken)
         except TimeoutError:
-            log.warning("%s is let in without all its adapters: they took too long", instance.name)
+            log.log(_level(records), "%s is let in without all its adapters: they took too long", instance.name)
         except EngineError as error:
-            log.warning("%s is let in without its adapters: %s", instance.name, error)
+            log.log(_level(records), "%s is let in without its adapters: %s", instance.name, error)
         finally:
             for record in self._ground.records.values():
                 record.kick()
@@ -70,3 +72,7 @@ class AdapterGate:
                 orphan = self._ground.artifacts.owns(one.path)
             if orphan:
                 await adapters.unload(instance.engine, name)
+
+
+def _level(records: list[Record]) -> int:
+    return logging.WARNING if records else logging.DEBUG

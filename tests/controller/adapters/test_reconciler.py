@@ -234,3 +234,72 @@ def test_an_unload_that_fails_is_tried_again(stage: Stage) -> None:
     stage.wait_for(stage.controller.delete("sql"))
     stage.run(200)
     assert stage.controller.records == {}
+
+
+def test_all_instances_gone(stage: Stage) -> None:
+    """It does not run with nobody to run it; it does again as soon as one is back, before that one is ready."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    for name in "abC":
+        stage.crash(name)
+    stage.run(3)
+    record = stage.controller.get("sql")
+    assert (record.phase, record.loaded) == (Phase.SCHEDULED, [])
+    (ready,) = [one for one in record.conditions if one.type == "Ready"]
+    assert (ready.status, ready.reason) == ("False", "AdapterMigrating")
+    stage.engines["b"].up = True
+    stage.run(4)
+    assert (record.phase, record.loaded) == (Phase.RUNNING, ["b"])
+
+
+def test_a_failed_reload_takes_the_instance_out(stage: Stage) -> None:
+    """One that woke without it gets none of its requests, and is tried again later."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    stage.asleep("a")
+    stage.engines["a"].trouble = LATER
+    stage.wake("a")
+    route = stage.route("sql")
+    assert route is not None and {one.name for one in route.instances} == {"b", "C"}
+    assert stage.instance("a").state is State.READY
+    stage.engines["a"].trouble = None
+    stage.run(6)
+    assert {one.name for one in route.instances} == set("abC")
+
+
+def test_replicas_grow_and_shrink(stage: Stage) -> None:
+    """Nothing is loaded anew that is there already."""
+    stage.run(6)
+    stage.put("sql", V1, replicas=1)
+    stage.run(3)
+    stage.put("sql", V1, replicas=3)
+    stage.run(3)
+    assert has(stage) == "abC"
+    stage.put("sql", V1, replicas=2)
+    stage.run(3)
+    assert len(has(stage)) == 2
+    assert sum(engine.loads for engine in stage.engines.values()) == 3
+    (scheduled,) = [one for one in stage.controller.get("sql").conditions if one.type == "Scheduled"]
+    assert (scheduled.reason, scheduled.message) == ("Scaled", "ModelAdapter default/sql scaled to 2 replicas")
+
+
+def test_least_adapters_spreads_them(stage: Stage) -> None:
+    """Three adapters of one replica each go to three instances."""
+    stage.run(6)
+    for name in ("x", "y", "z"):
+        stage.put(name, V1, replicas=1)
+        stage.run(3)
+    assert [len(engine.loaded) for engine in stage.engines.values()] == [1, 1, 1]
+
+
+def test_what_is_fetched_is_called_off_by_another_wish(stage: Stage) -> None:
+    """Only the last one is ever loaded."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(0.3)
+    stage.put("sql", V2)
+    stage.run(3)
+    assert {engine.loaded["sql"] for engine in stage.engines.values()} == {stage.path("sql", V2)}
+    assert stage.path("sql", V1) not in stage.artifacts.whole

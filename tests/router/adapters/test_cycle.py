@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -120,3 +121,29 @@ async def test_an_engine_that_lost_it_gets_it_back(tmp_path: Path) -> None:
         await until(lambda: bool(record(gateway, "sql").route.instances))
         assert "AdapterLost" in await reasons(gateway, "sql")
         text_of(await gateway.complete("sql"))
+
+
+@DIALECT
+async def test_no_request_fails_while_its_only_instance_replaces_it(options: SimOptions, tmp_path: Path) -> None:
+    """Each is answered by the old adapter or the new one, never by the base: those that come meanwhile wait."""
+    async with whole(tmp_path, Spec("base", options)) as gateway:
+        old, new = artifact(tmp_path, "v1"), artifact(tmp_path, "v2")
+        base = text_of(await gateway.complete("base"))
+        await applied(gateway, "sql", old)
+        done = False
+
+        async def keep_asking() -> set[str]:
+            found = set()
+            while not done:
+                found.add(text_of(await gateway.complete("sql")))
+            return found
+
+        asking = [asyncio.create_task(keep_asking()) for _ in range(8)]
+        gateway.sims["base"].fault(slow_load={"seconds": 0.2, "times": 1})
+        await put(gateway, "sql", new)
+        await until(lambda: loaded(gateway, "base") == {"sql": new})
+        await until(lambda: bool(record(gateway, "sql").route.instances))
+        done = True
+        texts = set().union(*await asyncio.gather(*asking))
+        assert base not in texts
+        assert 1 <= len(texts) <= 2
