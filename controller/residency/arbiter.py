@@ -139,7 +139,7 @@ class Arbiter:
     # -- looking and deciding ------------------------------------------------------------------------------------
 
     def _look_soon(self) -> None:
-        if self._line and self._due is None:
+        if self._due is None and (self._line or self._overdrawn()):
             self._due = asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
@@ -150,7 +150,7 @@ class Arbiter:
         there = [entry for entry in self._line.firsts() if entry.model in self._fleet.models]
         wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
         asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
-        if not asked:
+        if not asked and not self._overdrawn():
             return
         outcome = decide(self.books(), self._residents(), asked, self._rules())
         for step in outcome.steps:
@@ -158,6 +158,10 @@ class Arbiter:
         again = min(outcome.again, *(until - self._now() for until in self._spared.values()), NEVER)
         if again < NEVER:
             self._timer = asyncio.get_running_loop().call_later(max(again, 0.01), self._look)
+
+    def _overdrawn(self) -> bool:
+        """Whether more is held than there is."""
+        return any(size < 0 for size in self.books().free.values())
 
     def _is_served(self, entry: Waiting) -> bool:
         return any((one.state in AT_WORK and not one.firm) or one.name in self._granted for one in entry.among)
@@ -200,19 +204,23 @@ class Arbiter:
     # -- acting --------------------------------------------------------------------------------------------------
 
     def _act(self, step: Step, wishes: dict[str, Waiting]) -> None:
-        entry = wishes[step.model]
+        if isinstance(step, Evict):
+            self._leaving[step.name] = step.level
+            self._begin(self._evict(step))
+        entry = wishes.get(step.model)
+        if entry is None:
+            return
         if isinstance(step, Admit):
             entry.why = "it is being woken"
             self._grant(self._fleet.instances[step.name], entry.cause, entry.outcome)
         elif isinstance(step, Evict):
             entry.why = "room is being made"
-            self._leaving[step.name] = step.level
-            self._begin(self._evict(step))
         elif isinstance(step, Refuse):
             self._refuse(entry, step.reason)
-        elif isinstance(step, Wait) and entry.why != step.cause:
+        elif isinstance(step, Wait):
+            if not entry.why:  # told once: what it waits for changes with every step of the others
+                self._fleet.journal.tell(Happened.WAITS, entry.model, cause=entry.cause, detail=step.cause)
             entry.why = step.cause
-            self._fleet.journal.tell(Happened.WAITS, entry.model, cause=entry.cause, detail=step.cause)
 
     def _refuse(self, entry: Waiting, reason: str) -> None:
         entry.refusal = reason
@@ -245,7 +253,7 @@ class Arbiter:
         instance = self._fleet.instances[step.name]
         patience = instance.config.sleep.drain_timeout_seconds if step.firmly else LINGER_SECONDS
         began = self._now()
-        instance.tell(Happened.EVICTED, cause=step.model, level=step.level)
+        instance.tell(Happened.EVICTED, cause=step.model or "more is held than there is", level=step.level)
         try:
             await self._fleet.transitions[step.name].sleep(
                 EVICTED, patience, step.level, wanted=lambda: self._still(step, instance), firm=step.firmly
@@ -259,7 +267,8 @@ class Arbiter:
 
     def _still(self, step: Evict, instance: Instance) -> bool:
         """Whether it is still to leave, as the turn comes to it."""
-        wanted = any(entry.model == step.model for entry in self._line.entries)
+        asked = any(entry.model == step.model for entry in self._line.entries)
+        wanted = asked if step.model else self._overdrawn()
         idle = instance.in_flight == 0 and self._fleet.models[instance.config.model].waiting == 0
         return wanted and (step.firmly or idle)
 

@@ -71,7 +71,10 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """Put ``name`` to sleep at ``level`` for ``model``. ``firmly``: a request for it does not call that off."""
+    """Put ``name`` to sleep at ``level`` for ``model``. ``firmly``: a request for it does not call that off.
+
+    ``model`` is empty when more is held than there is, as when engines were started by hand.
+    """
 
     name: str
     level: int
@@ -109,7 +112,7 @@ class Outcome:
 def decide(books: Books, residents: Sequence[Resident], wishes: Sequence[Wish], rules: Rules) -> Outcome:
     """``wishes``: first come first. ``residents``: all that hold memory, the wished-for included."""
     room = _Room(books, residents, rules)
-    steps: list[Step] = []
+    steps: list[Step] = [*room.relieve()]
     for wish in wishes:
         steps += room.serve(wish)
     return Outcome(tuple(steps), room.again)
@@ -129,6 +132,27 @@ class _Room:
         for one in residents:
             if one.leaving is not None:
                 self._leave(one, one.leaving)
+
+    def relieve(self) -> list[Evict]:
+        """Who leaves because more is held than there is: as many as are idle and make it fit."""
+        left = total((self._free, self._coming))
+        missing = {place: -left[place] for place in self._books.capacity if left.get(place, 0) < 0}
+        if not missing:
+            return []
+        steps = []
+        for one in sorted(self._residents.values(), key=_worth):
+            frees = self._frees(one) if one.awake and one.asleep else {}
+            if any(frees.get(place, 0) > 0 for place in missing) and self._can_go(one):
+                level = self._level(one)
+                self._leave(one, level)
+                steps.append(Evict(one.name, level, "", firmly=False))
+                missing = lacks(missing, frees)
+                if not missing:
+                    break
+        return steps
+
+    def _can_go(self, one: Resident) -> bool:
+        return one.name not in self._leaving and self._may_leave(one, busy=False)
 
     def serve(self, wish: Wish) -> list[Step]:
         reasons = {name: self._never(wish, name) for name in wish.needs}

@@ -122,6 +122,14 @@ def test_of_an_exclusive_group_one_is_awake() -> None:
     assert steps[0] == Admit("b", "b") and isinstance(steps[1], Wait)
 
 
+def test_where_more_is_held_than_there_is_the_idle_leave_until_it_fits() -> None:
+    residents = [awake(name, 30, idle_seconds=float(age)) for age, name in enumerate("abcd", 10)]
+    residents[3] = awake("d", 30, idle=False)
+    steps = at(gpu(80), *residents, wishes=[]).steps
+    assert steps == (Evict("c", 1, "", False), Evict("b", 1, "", False))
+    assert at(gpu(80), *residents[:2], wishes=[]).steps == ()
+
+
 def test_without_a_known_capacity_everything_fits() -> None:
     assert at({}, awake("a", 60), asleep("b"), wishes=[wish("b", 999)]).steps == (Admit("b", "b"),)
 

@@ -67,7 +67,9 @@ async def test_a_busy_model_is_not_touched_until_others_have_waited_long_enough(
     """A stream of the hot one ends in peace; requests for it that come meanwhile wait, and are served after."""
     async with whole(tmp_path, of("hot", 60), of("cold", 60), **SETTINGS) as gateway:
         await begin(gateway, "cold")
+        await gateway.complete("hot")
         sim = gateway.sims["hot"]
+        before = sim.count("sleep_calls")
         sim.fault(silent_after_tokens={"tokens": 2, "times": 1})
         async with raw(gateway) as stream:
             await stream.post("/v1/completions", {"model": "hot", "prompt": "x", "stream": True, "max_tokens": 5})
@@ -76,7 +78,7 @@ async def test_a_busy_model_is_not_touched_until_others_have_waited_long_enough(
             await until(lambda: gateway.fleet.instances["hot"].firm)
             again = asyncio.create_task(gateway.complete("hot"))
             await until(lambda: gateway.fleet.models["hot"].waiting == 1)
-            assert sim.count("sleep_calls") == 0
+            assert sim.count("sleep_calls") == before
         assert (await cold).status_code == 200
         assert (await again).status_code == 200
         assert awake(gateway) == {"hot"}
@@ -140,6 +142,14 @@ async def test_many_models_asked_at_once_are_all_served(tmp_path: Path) -> None:
         assert {answer.status_code for answer in answers} == {200}
         assert most <= 80 * GIB
         assert all(sim.count("requests_while_asleep") == 0 for sim in gateway.sims.values())
+
+
+async def test_engines_that_were_started_all_at_once_are_put_to_sleep_until_they_fit(tmp_path: Path) -> None:
+    async with whole(tmp_path, *(of(name) for name in "abcde"), **SETTINGS) as gateway:
+        await until(lambda: used(gateway) <= 80 * GIB)
+        assert len(awake(gateway)) == 2
+        answers = [await gateway.complete(name) for name in "abcde"]
+        assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_a_full_host_makes_them_drop_their_weights(tmp_path: Path) -> None:
