@@ -69,9 +69,11 @@ class AdapterGate:
                 place = record.places.get(instance.name)
                 orphan = place is None or not place.chosen
             else:
-                orphan = self._ground.artifacts.owns(one.path)
+                left = (instance.name, name) in self._ground.left_behind
+                orphan = left or self._ground.artifacts.owns(one.path)
             if orphan:
                 await adapters.unload(instance.engine, name)
+            self._ground.left_behind.discard((instance.name, name))
 
 
 def _level(records: list[Record]) -> int:

@@ -50,6 +50,8 @@ class Ground:
         self.wall = wall
         self.chance = chance or random.Random()
         self.records: dict[str, Record] = {}
+        self.left_behind: set[tuple[str, str]] = set()
+        """Instance and adapter, of what an engine that slept could not be told to unload."""
         self.roster = Roster(self._changed)
         self._connect = connect
         fleet.welcome(lambda one: self.roster.enlist(one.instance))

@@ -208,6 +208,8 @@ class Reconciler:
         """Whether the engine has it no more. One that sleeps keeps it until its gate is passed."""
         with _kept_awake(instance) as awake:
             if not awake:
+                if record.place(instance.name).path is not None:
+                    self._ground.left_behind.add((instance.name, record.name))
                 return True
             async with record.place(instance.name).lock:
                 try:
