@@ -30,7 +30,7 @@ LINGER_SECONDS = 2.0
 SPARED_SECONDS = 0.5
 """How long one that could not leave is left in peace; after a drain in vain, for as long as that took."""
 
-AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING, State.STARTING})
+AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING})
 """States in which nobody else of the model has to be woken."""
 
 
@@ -41,7 +41,7 @@ class Arbiter:
         self._fleet = fleet
         self._line = Line()
         self._granted: set[str] = set()
-        self._leaving: dict[str, int] = {}
+        self._leaving: dict[str, Evict] = {}
         self._spared: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
@@ -81,6 +81,7 @@ class Arbiter:
 
     def unwant(self, model: str) -> None:
         self._line.forget(model, REQUEST)
+        self._call_off()
         self._look_soon()
 
     def help(self, due: Sequence[Instance], cause: str) -> bool:
@@ -109,6 +110,7 @@ class Arbiter:
             raise DeadlinePassed(f"{instance.name!r} was not woken in time: {entry.why}") from None
         finally:
             self._line.leave(entry)
+            self._call_off()
 
     def sleep_level(self, instance: Instance) -> int:
         """The level it may sleep at now, by the host's memory. Raises ``NoHostMemory`` when there is none."""
@@ -185,7 +187,7 @@ class Arbiter:
                 one,
                 self.config,
                 waited_for=self._fleet.models[one.config.model].waiting > 0,
-                leaving=self._leaving.get(one.name),
+                leaving=self._leaving[one.name].level if one.name in self._leaving else None,
                 granted=one.name in self._granted,
                 spared=one.name in self._spared,
             )
@@ -205,8 +207,8 @@ class Arbiter:
 
     def _act(self, step: Step, wishes: dict[str, Waiting]) -> None:
         if isinstance(step, Evict):
-            self._leaving[step.name] = step.level
-            self._begin(self._evict(step))
+            self._leaving[step.name] = step
+            self._begin(self._evict(step, self._fleet.transitions[step.name]))
         entry = wishes.get(step.model)
         if entry is None:
             return
@@ -231,17 +233,17 @@ class Arbiter:
 
     def _grant(self, instance: Instance, cause: str, outcome: asyncio.Future[None] | None) -> None:
         self._granted.add(instance.name)
-        self._begin(self._wake(instance, cause, outcome))
+        self._begin(self._wake(self._fleet.transitions[instance.name], cause, outcome))
 
-    async def _wake(self, instance: Instance, cause: str, outcome: asyncio.Future[None] | None) -> None:
+    async def _wake(self, transitions: Transitions, cause: str, outcome: asyncio.Future[None] | None) -> None:
         failure: FleetError | None = None
         try:
-            await self._fleet.transitions[instance.name].wake(cause)
+            await transitions.wake(cause)
         except FleetError as refused:
             failure = refused
             log.warning("%s", refused)
         finally:
-            self._granted.discard(instance.name)
+            self._granted.discard(transitions.instance.name)
             self._look_soon()
         if outcome is not None and not outcome.done():
             if failure is None:
@@ -249,13 +251,13 @@ class Arbiter:
             else:
                 outcome.set_exception(failure)
 
-    async def _evict(self, step: Evict) -> None:
-        instance = self._fleet.instances[step.name]
+    async def _evict(self, step: Evict, transitions: Transitions) -> None:
+        instance = transitions.instance
         patience = instance.config.sleep.drain_timeout_seconds if step.firmly else LINGER_SECONDS
         began = self._now()
         instance.tell(Happened.EVICTED, cause=step.model or "more is held than there is", level=step.level)
         try:
-            await self._fleet.transitions[step.name].sleep(
+            await transitions.sleep(
                 EVICTED, patience, step.level, wanted=lambda: self._still(step, instance), firm=step.firmly
             )
         except FleetError as refused:
@@ -267,15 +269,30 @@ class Arbiter:
 
     def _still(self, step: Evict, instance: Instance) -> bool:
         """Whether it is still to leave, as the turn comes to it."""
-        asked = any(entry.model == step.model for entry in self._line.entries)
-        wanted = asked if step.model else self._overdrawn()
-        idle = instance.in_flight == 0 and self._fleet.models[instance.config.model].waiting == 0
-        return wanted and (step.firmly or idle)
+        if not self._is_wanted(step):
+            return False
+        return step.firmly or (instance.in_flight == 0 and self._fleet.models[instance.config.model].waiting == 0)
+
+    def _is_wanted(self, step: Evict) -> bool:
+        if not step.model:
+            return self._overdrawn()
+        return any(entry.model == step.model for entry in self._line.entries)
+
+    def _call_off(self) -> None:
+        """Whoever was to leave for a model that nobody waits for any more stays, if its engine has not been told."""
+        for name, step in self._leaving.items():
+            if name in self._fleet.instances and not self._is_wanted(step):
+                self._fleet.instances[name].call_off()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (broken := task.exception()) is not None:
+            log.error("a wake or an eviction broke", exc_info=broken)
 
     def _now(self) -> float:
         return self._fleet.clock()

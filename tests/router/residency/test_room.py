@@ -160,3 +160,22 @@ async def test_a_full_host_makes_them_drop_their_weights(tmp_path: Path) -> None
         assert sorted(levels.values()) == [1, 2]
         for name in "ab":
             assert (await gateway.complete(name)).status_code == 200
+
+
+async def test_nobody_leaves_for_a_client_that_has_gone(tmp_path: Path) -> None:
+    """While it drains, firmly even: its engine has not been told, so it serves on."""
+    async with whole(tmp_path, of("hot", 60), of("cold", 60), **SETTINGS) as gateway:
+        await begin(gateway, "cold")
+        await gateway.complete("hot")
+        before = gateway.sims["hot"].count("sleep_calls")
+        gateway.sims["hot"].fault(silent_after_tokens={"tokens": 2, "times": 1})
+        async with raw(gateway) as stream:
+            await stream.post("/v1/completions", {"model": "hot", "prompt": "x", "stream": True, "max_tokens": 5})
+            await stream.head()
+            async with raw(gateway) as client:
+                await client.post("/v1/completions", {"model": "cold", "prompt": "x"})
+                await until(lambda: gateway.fleet.instances["hot"].firm)
+            await until(lambda: gateway.state("hot") is State.READY)
+            assert (await gateway.complete("hot")).status_code == 200
+        assert gateway.sims["hot"].count("sleep_calls") == before
+        assert not gateway.live.arbiter.leaving
