@@ -46,7 +46,18 @@ class Gateway(Starlette):
     stopping: Callable[[], None] | None = None
     """To be called when no new requests come, for those that would never end."""
 
+    live: Live | None = None
     reload: Reload | None = None
+
+    def leave(self, url: str) -> None:
+        """Another gateway takes over at ``url``."""
+        if self.live is not None:
+            self.live.leave(url)
+
+    def is_alone(self) -> None:
+        """The gateway before this one has ended."""
+        if self.live is not None:
+            self.live.fleet.has_predecessor = False
 
     def reload_soon(self) -> None:
         """Apply the YAML as it is now; the log tells how it went."""
@@ -80,22 +91,26 @@ def short_way(table: Sequence[Endpoint], gateway: Live) -> ShortWay:
     return ShortWay(serve, gateway.buffered, gateway.key.refusal)
 
 
-def create_app(config: Config) -> Gateway:
-    """The gateway as an ASGI application. Its routes exist once its lifespan has begun."""
+def create_app(config: Config, *, has_predecessor: bool = False) -> Gateway:
+    """The gateway as an ASGI application. Its routes exist once its lifespan has begun.
+
+    ``has_predecessor``: another gateway still has requests in flight, until this one is told that it is ``alone``.
+    """
     key = Key(config.api_key)
 
     @asynccontextmanager
     async def lifespan(app: Gateway) -> AsyncIterator[None]:
         async with open_gateway(config, key) as gateway:
-            app.reload = reload = Reload(gateway)
-            table = endpoints(gateway, reload)
+            gateway.fleet.has_predecessor = has_predecessor
+            app.live, app.reload = gateway, Reload(gateway)
+            table = endpoints(gateway, app.reload)
             app.router.routes.extend(endpoint.route() for endpoint in table)
             app.short_way = short_way(table, gateway)
             app.stopping = gateway.stopping.set
             try:
                 yield
             finally:
-                await reload.aclose()
+                await app.reload.aclose()
 
     app = Gateway(
         lifespan=lifespan,

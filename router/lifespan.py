@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from controller.config.model import Config
+from controller.fleet.adapter_route import AdapterRoute
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
+from controller.fleet.journal import Journal
 from controller.service import Company, open_fleet
 from router.auth.guard import Key
 from router.engine_metrics import EngineMetrics
@@ -20,6 +22,7 @@ from router.proxy.queue import Queue
 from router.proxy.responses import Makers
 from router.proxy.serving import Serving, serving
 from router.sleep.manager import SleepManager
+from router.successor import successor
 from router.traffic.monitor import TrafficMonitor
 
 MEGABYTE = 1_000_000
@@ -67,6 +70,24 @@ class Live:
             model = one.instance.config.model
             self.farewells.begin(one, None if model in self.fleet.models else traffic[model])
         self.put_idle_to_sleep()
+
+    def leave(self, url: str) -> None:
+        """Another gateway takes over at ``url``: to it goes whatever has not been sent to an engine yet.
+
+        Nothing is decided here any more; what is in flight is finished.
+        """
+        routes = list(self.fleet.routes.values())
+        names = {model: [one.name for one in routes if one.model == model] for model in self.fleet.models}
+        self.adapters.rest()
+        self.apply(successor(self.config, names, url))
+        if self._sleeping is not None:
+            self._sleeping.cancel()
+        for instance in self.fleet.instances.values():
+            instance.journal = Journal()  # what happened to the fleet is told by the next gateway
+            instance.enter_ready()
+        for route in routes:
+            if isinstance(route, AdapterRoute):
+                route.put(dict.fromkeys(route.replicas.instances))
 
     def put_idle_to_sleep(self) -> None:
         """From now on, as the configuration in force says."""

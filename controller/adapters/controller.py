@@ -40,6 +40,7 @@ class AdapterController:
         self._gate = AdapterGate(ground, self._loading)
         self._census = Census(ground)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._counting: asyncio.Task[None] | None = None
         self._running = False
         self._writing = asyncio.Lock()
 
@@ -92,17 +93,22 @@ class AdapterController:
     async def running(self) -> AsyncIterator[None]:
         """Keep all adapters as they are wanted while open."""
         self._running = True
-        census = asyncio.create_task(self._census.run())
+        self._counting = asyncio.create_task(self._census.run())
         for record in self.records.values():
             self._begin(record)
         try:
             yield
         finally:
-            self._running = False
-            tasks = [census, *self._tasks.values()]
-            for task in tasks:
-                task.cancel()
+            tasks = self.rest()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def rest(self) -> list[asyncio.Task[None]]:
+        """Do nothing any more. Returns what has not quite ended."""
+        self._running = False
+        tasks = [*self._tasks.values(), *([self._counting] if self._counting is not None else [])]
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     # -- what somebody wants -------------------------------------------------------------------------------------
 

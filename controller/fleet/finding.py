@@ -40,12 +40,20 @@ class Wake:
         instance.tell(Happened.WOKEN, cause=self.cause, seconds=seconds, level=self.level)
 
 
+def _alone() -> bool:
+    return False
+
+
 class Finding:
-    """Holds the lock that keeps all that may change the instance apart."""
+    """Holds the lock that keeps all that may change the instance apart.
+
+    ``shared``: whether another gateway may have requests in the engine.
+    """
 
     def __init__(self, instance: Instance, marks: SleepMarks, origin: Origin) -> None:
         self.instance = instance
         self.gate: Gate = open_gate
+        self.shared: Callable[[], bool] = _alone
         self._marks = Marks(instance, marks, origin)
         self._origin = origin
         self._doubt = Doubt(instance)

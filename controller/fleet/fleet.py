@@ -56,7 +56,8 @@ class Fleet:
         self._connect = connect
         self._marks = marks
         self._launches = launches
-        self._hosts: list[Callable[[Transitions], None]] = []
+        self._hosts: list[Callable[[Transitions], None]] = [self._share]
+        self.has_predecessor = False
         self._watching: dict[Transitions, asyncio.Task[None]] | None = None
         self._held: dict[str, asyncio.Event] = {}
         self.apply(config)
@@ -131,6 +132,10 @@ class Fleet:
         self._hosts.append(host)
         for one in self.transitions.values():
             host(one)
+
+    def _share(self, one: Transitions) -> None:
+        """As long as the gateway before this one has not ended, what it has in flight is not known here."""
+        one.shared = lambda: self.has_predecessor
 
     def put_in_charge(self, waker: Waker) -> None:
         """From now on ``waker`` has models woken."""

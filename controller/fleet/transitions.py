@@ -160,7 +160,7 @@ class Transitions(Finding):
         instance = self.instance
         while True:
             # A request whose client has left may still run in there, and so may a health check.
-            busy = instance.in_flight or await self._doubt.busy()
+            busy = instance.in_flight or self.shared() or await self._doubt.busy()
             if drain.called_off:
                 raise CalledOff(f"{instance.name!r} stays awake: a request came")
             if not busy and not instance.in_flight:

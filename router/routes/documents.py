@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from router.envelope import ANTHROPIC
 from router.metrics import CONTENT_TYPE, GatewayMetrics
 from router.routes.endpoint import Endpoint
-from router.routes.health import torpor_version
+from router.version import torpor_version
 
 PATH_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 REFS = "#/components/schemas/{model}"

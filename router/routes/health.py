@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -16,6 +15,7 @@ from controller.fleet.instance import Instance
 from router.errors import ModelNotFound
 from router.routes.endpoint import Endpoint, InForce
 from router.routes.models import InstanceEntry, instance_entry
+from router.version import torpor_version
 
 
 class Health(BaseModel):
@@ -45,13 +45,6 @@ class ServerInfo(BaseModel):
     config_digest: str
     models: list[str]
     instances: list[InstanceEntry]
-
-
-def torpor_version() -> str:
-    try:
-        return version("torpor")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 async def health_of(instances: Sequence[Instance]) -> dict[str, bool]:

@@ -16,6 +16,8 @@ class Stage(Enum):
 
     IDLE = auto()
     """The next request."""
+    LEAVING = auto()
+    """The next request, which will be the last: another gateway has taken over."""
     HEAD = auto()
     """The rest of a request's head, or the first byte of all."""
     BODY = auto()
@@ -32,6 +34,7 @@ class Stage(Enum):
 
 SECONDS: Mapping[Stage, float] = {
     Stage.IDLE: 75.0,  # longer than clients and proxies usually keep a connection (60 s): they are to close it, not we
+    Stage.LEAVING: 3.0,  # who keeps a connection busy is told to close it; who does not may well find it closed
     Stage.HEAD: 30.0,
     Stage.BODY: 30.0,  # between two pieces; the whole of it may take as long as it needs
     Stage.REST: 10.0,

@@ -80,6 +80,8 @@ class DirectProtocol(HttpToolsProtocol):
     _offered = False
     """The request offers to speak another protocol: it is read once more, without the offer."""
     _hung_up = False
+    leaving = False
+    """Another gateway has taken over: the next answer is the last here."""
 
     def __init__(
         self,
@@ -157,7 +159,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._part = BODY
         modern = parser.get_http_version() == "1.1"
         self._door = self._reading = door = DirectDoor(
-            self, way.buffered, modern, modern and parser.should_keep_alive()
+            self, way.buffered, modern, modern and parser.should_keep_alive() and not self.leaving
         )
         self._serve = serve
         self._path = path.decode("latin-1")
@@ -224,6 +226,8 @@ class DirectProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self._number = url, number
         self.headers.extend(headers)
+        if self.leaving:
+            self.headers.append((b"connection", b"close"))  # as if the client had asked for it
         super().on_headers_complete()
         self.headers = []  # a trailer is no header
         self._part = BODY
@@ -374,7 +378,7 @@ class DirectProtocol(HttpToolsProtocol):
                 limit = f"{self.limits.seconds[stage]:g} s"
                 problem = f"The head took longer than {limit}." if stage is Stage.HEAD else f"No body came for {limit}."
                 self._refuse(RequestTimeout(problem, "request_timeout", close=True))
-            elif stage in (Stage.IDLE, Stage.HEAD):
+            elif stage in (Stage.IDLE, Stage.LEAVING, Stage.HEAD):
                 self.transport.close()
             else:
                 self.transport.abort()
@@ -389,9 +393,11 @@ class DirectProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             if self._part == BODY:
                 return Stage.REST, self._number
-            if self._part == HEAD or cycle is None:
+            if self._part == HEAD:
                 return Stage.HEAD, self._number
-            return Stage.IDLE, self._number
+            if self.leaving:
+                return Stage.LEAVING, self._number
+            return Stage.IDLE if cycle is not None else Stage.HEAD, self._number
         if self.flow.write_paused:
             return Stage.WRITING, transport.get_write_buffer_size()
         if self._part == BODY and not self.flow.read_paused:

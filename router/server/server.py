@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import uvicorn
 
+from router.proxy.door import nothing
+
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
@@ -31,12 +33,31 @@ class GatewayServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_signal: Mapping[int, Callable[[], None]] | None = None) -> None:
         super().__init__(config)
         self._on_signal = on_signal or {}
+        self.on_start: Callable[[], None] = nothing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for number, act in self._on_signal.items():
             asyncio.get_running_loop().add_signal_handler(number, act)
         self._patrol = asyncio.create_task(patrol(self.server_state.connections))
+        self.on_start()
+
+    def leave(self) -> None:
+        """Take no more connections; those there are end with their next answer, or when nothing comes any more."""
+        for listener in self.servers:
+            listener.close()
+        for connection in self.server_state.connections:
+            connection.leaving = True  # type: ignore[union-attr]  # they are ours
+        self._tell_application()
+
+    def end_soon(self, seconds: float) -> None:
+        """Stop when all connections have ended, or after so many ``seconds``."""
+
+        async def end() -> None:
+            await self._quiet(seconds)
+            self.should_exit = True
+
+        self._ending = asyncio.create_task(end())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state = self.server_state
@@ -44,9 +65,7 @@ class GatewayServer(uvicorn.Server):
             listener.close()
         for connection in list(state.connections):
             connection.shutdown()
-        stopping = getattr(self.config.loaded_app, "stopping", None)
-        if stopping is not None:
-            stopping()
+        self._tell_application()
         await self._quiet(self.config.timeout_graceful_shutdown)
         if state.connections:
             log.warning("%d connections are cut off", len(state.connections))
@@ -61,6 +80,12 @@ class GatewayServer(uvicorn.Server):
         self._patrol.cancel()
         for connection in list(state.connections):
             connection.transport.abort()
+
+    def _tell_application(self) -> None:
+        """Answers that would never end by themselves do so now."""
+        stopping = getattr(self.config.loaded_app, "stopping", None)
+        if stopping is not None:
+            stopping()
 
     async def _quiet(self, seconds: float | None) -> None:
         """Wait until nothing runs any more."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from router.__main__ import is_loopback, listen
+from router.gateway import is_loopback, listen
 
 
 def write(folder: Path, port: int, more: str = "") -> Path:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.__main__ import RESERVED_FILES, most_connections
+from router.gateway import RESERVED_FILES, most_connections
 from router.server.limits import SECONDS, Limits, Patience, Stage, spare
 from router.server.server import patrol
 from tests.router.gateway import Gateway, until

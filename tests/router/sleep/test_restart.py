@@ -33,6 +33,7 @@ def process(*command: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         running.kill()
         running.wait()
+        wait(lambda: not listens(port))  # the gateway below the one that was killed goes with it
 
 
 def engine(dialect: str, port: int) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:

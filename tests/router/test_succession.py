@@ -1,0 +1,210 @@
+"""Gateways that take over from one another behind one socket: no request is lost, and no engine is touched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, replica_of, until, write_yaml
+from tests.runtime.engines.sim.stage import free_port
+
+pytestmark = pytest.mark.anyio
+
+RESTARTS = int(os.environ.get("TORPOR_TEST_RESTARTS", "10"))
+SLOW = replace(VLLM, tokens_per_second=100)
+PATIENCE = 40.0
+
+
+@dataclass
+class Program:
+    """``python -m router``. ``gateways``: the pids of those that run below it."""
+
+    process: asyncio.subprocess.Process
+    client: httpx2.AsyncClient
+    file: Path
+    log: Path
+    seen: set[int] = field(default_factory=set)
+
+    def gateways(self) -> list[int]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [child.pid for child in psutil.Process(self.process.pid).children()]
+        return []
+
+    async def renew(self) -> None:
+        """Have the next gateway take over, and wait until the one before it has ended."""
+        before = self.gateways()
+        self.process.send_signal(signal.SIGUSR2)
+        await self.reaches(lambda now: len(now) == 1 and now != before)
+
+    async def reaches(self, condition: Any) -> None:
+        await until(lambda: bool(condition(self.gateways())), PATIENCE)
+
+    async def ask(self, model: str, *, client: httpx2.AsyncClient | None = None, **fields: Any) -> httpx2.Response:
+        body = {"model": model, "prompt": "Once upon a time", "max_tokens": 8} | fields
+        return await (client or self.client).post("/v1/completions", json=body)
+
+
+@contextlib.asynccontextmanager
+async def program(folder: Path, sims: dict[str, Sim], **sections: Any) -> AsyncIterator[Program]:
+    file, port = write_yaml(folder, [sim.spec.entry(sim.url) for sim in sims.values()], **sections), free_port()
+    log = folder / "log"
+    with log.open("wb") as sink:
+        words = ("-m", "router", "--config", str(file), "--port", str(port))
+        process = await asyncio.create_subprocess_exec(sys.executable, *words, stderr=sink)
+    try:
+        once = httpx2.Limits(max_keepalive_connections=0)  # one that is kept would keep the gateway that leaves
+        url = f"http://127.0.0.1:{port}"
+        async with httpx2.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False, limits=once) as client:
+            running = Program(process, client, file, log)
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    with contextlib.suppress(httpx2.ConnectError):
+                        await client.get("/health")
+                        break
+                    await asyncio.sleep(0.05)
+            yield running
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+class Load:
+    """Clients that ask all the time, on connections that are kept and on new ones, streaming and not."""
+
+    def __init__(self, running: Program, *models: str) -> None:
+        self.running = running
+        self.models = models
+        self.failed: list[str] = []
+        self.answered = 0
+        self._over = False
+
+    async def __aenter__(self) -> Load:
+        kinds = [(model, stream, keep) for model in self.models for stream in (False, True) for keep in (False, True)]
+        self._clients = [asyncio.create_task(self._ask(*kind)) for kind in kinds]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._over = True
+        await asyncio.gather(*self._clients)
+
+    async def more(self, answers: int) -> None:
+        wanted = self.answered + answers
+        await until(lambda: self.answered >= wanted, PATIENCE)
+
+    async def _ask(self, model: str, stream: bool, keep: bool) -> None:
+        limits = httpx2.Limits(max_keepalive_connections=None if keep else 0)
+        base = self.running.client.base_url
+        async with httpx2.AsyncClient(base_url=base, timeout=PATIENCE, trust_env=False, limits=limits) as client:
+            while not self._over:
+                try:
+                    answer = await self.running.ask(model, client=client, stream=stream)
+                    if answer.status_code != 200 or (stream and "[DONE]" not in answer.text):
+                        self.failed.append(f"{answer.status_code} {answer.text}")
+                    self.answered += 1
+                except httpx2.HTTPError as lost:
+                    self.failed.append(repr(lost))
+
+
+async def test_no_request_fails_and_no_engine_is_touched(tmp_path: Path) -> None:
+    """Many times under load, and a long stream that runs through the first of them comes whole.
+
+    TORPOR_TEST_RESTARTS says how many times.
+    """
+    specs = (replica_of("m", "a"), replica_of("m", "b"), Spec("long", SLOW))
+    async with engines(*specs) as sims, program(tmp_path, sims) as running:
+        long = asyncio.create_task(running.ask("long", max_tokens=150, stream=True))
+        await until(lambda: sims["long"].running == 1)
+        async with Load(running, "m") as load:
+            await load.more(10)
+            for _ in range(RESTARTS):
+                await running.renew()
+                await load.more(10)
+        assert load.failed == []
+        whole = (await long).text
+        assert whole.count("data: ") >= 150
+        assert whole.rstrip().endswith("[DONE]")
+        for sim in sims.values():
+            assert sim.count("sleep_calls") == sim.count("wake_calls") == sim.count("aborted_requests") == 0
+
+
+async def test_who_waits_is_passed_on(tmp_path: Path) -> None:
+    """A request that waits for a model that is asleep is answered, though the gateway that took it leaves."""
+    async with engines(Spec("one"), Spec("two")) as sims, program(tmp_path, sims) as running:
+        assert (await running.client.post("/model/sleep/one")).status_code == 200
+        sims["one"].fault(slow_wake={"seconds": 1.5, "times": 1})
+        waiting = asyncio.create_task(running.ask("one"))
+        await until(lambda: sims["one"].count("wake_calls") == 1)
+        await running.renew()
+        answer = await waiting
+        assert answer.status_code == 200, answer.text
+
+
+async def test_nothing_sleeps_under_those_who_are_still_served(tmp_path: Path) -> None:
+    """As long as the gateway before it has requests in flight, the next one puts nothing to sleep."""
+    sleep = {**AT_ONCE, "drain_timeout_seconds": 0.5}
+    async with engines(Spec("one", SLOW)) as sims, program(tmp_path, sims, sleep_manager=sleep) as running:
+        long = asyncio.create_task(running.ask("one", max_tokens=300))
+        await until(lambda: sims["one"].running == 1)
+        before = running.gateways()
+        running.process.send_signal(signal.SIGUSR2)
+        await until(lambda: "takes over" in running.log.read_text(), PATIENCE)
+        refused = await running.client.post("/model/sleep/one")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_busy")
+        assert before[0] in running.gateways()
+        assert (await long).json()["usage"]["completion_tokens"] == 300
+        await running.reaches(lambda now: before[0] not in now)
+        assert (await running.client.post("/model/sleep/one")).status_code == 200
+        assert sims["one"].count("requests_while_asleep") == 0
+
+
+async def test_one_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
+    """A broken YAML: the gateway that serves serves on, and the log says why."""
+    async with engines(Spec("one")) as sims, program(tmp_path, sims) as running:
+        serving = running.gateways()
+        good = running.file.read_text()
+        running.file.write_text("rooter: {}\n")
+        running.process.send_signal(signal.SIGUSR2)
+        await until(lambda: "serves on" in running.log.read_text(), PATIENCE)
+        assert "unknown key" in running.log.read_text()
+        assert (await running.ask("one")).status_code == 200
+        assert running.gateways() == serving
+        running.file.write_text(good)
+        await running.renew()
+        assert (await running.ask("one")).status_code == 200
+
+
+async def test_one_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    """Whoever comes meanwhile waits; and when the keeper of the socket is killed, so is all below it."""
+    async with engines(Spec("one")) as sims, program(tmp_path, sims) as running:
+        [serving] = running.gateways()
+        os.kill(serving, signal.SIGKILL)
+        await running.reaches(lambda now: serving not in now)
+        assert (await running.ask("one")).status_code == 200
+        [serving] = running.gateways()
+        running.process.kill()
+        await until(lambda: not psutil.pid_exists(serving), PATIENCE)
+
+
+@pytest.mark.parametrize("stage", ["next", "first"])
+async def test_killed_in_between(tmp_path: Path, stage: str) -> None:
+    """Whichever of the two dies while one takes over from the other, requests are answered."""
+    async with engines(Spec("one")) as sims, program(tmp_path, sims) as running:
+        [first] = running.gateways()
+        running.process.send_signal(signal.SIGUSR2)
+        await running.reaches(lambda now: len(now) == 2)
+        [following] = set(running.gateways()) - {first}
+        os.kill(following if stage == "next" else first, signal.SIGKILL)
+        await running.reaches(lambda now: len(now) == 1)
+        assert (await running.ask("one")).status_code == 200
