@@ -147,6 +147,8 @@ class Succession:
     def _heard(self, gateway: Gateway) -> None:
         words, files = gateway.hear()
         for file in files:
+            if self._listener is not None:
+                os.close(self._listener)
             self._listener = file
         for word in words:
             if word == "ready" and gateway.stage is Stage.STARTING:

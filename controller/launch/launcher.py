@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from controller.config.model import Config
@@ -16,6 +16,7 @@ from controller.launch.preflight import holder
 from controller.launch.progress import Progress
 from controller.launch.readiness import Readiness, wait_until_ready
 from controller.launch.sessions import CannotStart, close_session, last_leader, open_session
+from controller.launch.succession import NothingToRenew, renew
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux, TmuxError
 from controller.launch.unit import Unit
@@ -81,6 +82,24 @@ class Launcher:
 
         outcomes = await asyncio.gather(*(see_to(unit) for unit in ordered))
         return {unit.name: outcome for unit, outcome in zip(ordered, outcomes, strict=True)}
+
+    async def renew(self, unit: Unit) -> str | None:
+        """Have the next gateway take over from the one that runs, without losing a request. Why it did not, if so.
+
+        Raises ``NothingToRenew``.
+        """
+        pane = await self._survey.pane(unit) if unit.instance is None else None
+        if pane is None or pane.dead:
+            raise NothingToRenew
+        self._progress.begin(unit.name, unit.log)
+        self._progress.tell(unit.name, "starting", "the next gateway takes over")
+        seconds = self._config.launch.ready_timeout_seconds
+        problem = await renew(pane.pid, unit.port, self._survey.probes[unit.name], seconds)
+        self._progress.tell(unit.name, State.FAILED.value if problem else State.READY.value, problem or "")
+        record = (await self._launches.all()).get(unit.name)
+        if problem is None and record is not None:
+            await self._launches.put(replace(record, environment=unit.record[1]))
+        return problem
 
     async def stop(self, units: Sequence[Unit]) -> dict[str, str | None]:
         """Stop ``units``, all at once. What could not be done, by name; None where all went well."""

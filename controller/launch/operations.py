@@ -17,6 +17,7 @@ from controller.launch.exclusion import alone
 from controller.launch.launcher import Launcher, Outcome, State
 from controller.launch.progress import progress, say
 from controller.launch.sessions import close_session
+from controller.launch.succession import NothingToRenew
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit, frontend_command, frontend_unit, owner_of, units
@@ -62,10 +63,17 @@ class Operations:
     async def restart(self, names: Sequence[str], *, wait: bool) -> int:
         chosen = self.startable(names)
         async with self._fleet() as (launcher, survey):
-            problems = await self._stop(launcher, chosen)
-            stopped = [unit for unit in chosen if problems[unit.name] is None]
-            code = await self._up(launcher, survey, stopped, wait)
-        return code if len(stopped) == len(chosen) else FAILED
+            problems: dict[str, str | None] = {}
+            others = []
+            for unit in chosen:
+                try:
+                    problems[unit.name] = await launcher.renew(unit)
+                except NothingToRenew:
+                    others.append(unit)
+            problems |= await self._stop(launcher, others)
+            good = [unit for unit in chosen if problems[unit.name] is None]
+            code = await self._up(launcher, survey, good, wait)
+        return code if len(good) == len(chosen) else FAILED
 
     async def stop(self, names: Sequence[str]) -> int:
         panes = await asyncio.to_thread(self._tmux.panes)

@@ -52,7 +52,9 @@ class Changes(Operations):
             self._show(applied or GatewayPlan((), ()), steps)
             await rollout.carry_out(steps, self.units, self._close)
             if applied is not None and applied.anew and frontend is not None:
-                await rollout.start_frontend_anew(self._every[FRONTEND])
+                moves = any(line.startswith("router.") for line in applied.anew)
+                renew = rollout.start_frontend_anew if moves else rollout.renew_frontend
+                await renew(self._every[FRONTEND])
             await self._note(frontend)
             return await self._sum_up(survey, rollout.failures)
 

@@ -13,6 +13,7 @@ from controller.config.model import Config
 from controller.launch import plan
 from controller.launch.launcher import Launcher, State
 from controller.launch.plan import Seen, Step
+from controller.launch.succession import NothingToRenew
 from controller.launch.tmux import Pane
 from controller.launch.unit import Unit
 from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway
@@ -101,6 +102,15 @@ class Rollout:
     async def start(self, units: Sequence[Unit]) -> None:
         outcomes = await self._launcher.up(units)
         self.failures |= {name: one.detail for name, one in outcomes.items() if one.state is State.FAILED}
+
+    async def renew_frontend(self, unit: Unit) -> None:
+        try:
+            problem = await self._launcher.renew(unit)
+        except NothingToRenew:
+            await self.start_frontend_anew(unit)
+            return
+        if problem is not None:
+            self.failures[unit.name] = problem
 
     async def start_frontend_anew(self, unit: Unit) -> None:
         problem = (await self._launcher.stop([unit]))[unit.name]

@@ -37,6 +37,7 @@ KEEP_DISCARDING = 4
 LINGER_BYTES = 1_048_576
 """How much is still read of a client that has been told that its connection ends."""
 
+CLOSE = (b"connection", b"close")
 BETWEEN, HEAD, BODY = range(3)
 """Which part of a message is being read."""
 
@@ -80,8 +81,7 @@ class DirectProtocol(HttpToolsProtocol):
     _offered = False
     """The request offers to speak another protocol: it is read once more, without the offer."""
     _hung_up = False
-    leaving = False
-    """Another gateway has taken over: the next answer is the last here."""
+    leaving = False  # another gateway has taken over: the next answer is the last here
 
     def __init__(
         self,
@@ -158,9 +158,8 @@ class DirectProtocol(HttpToolsProtocol):
             raise self._refusal  # its body need not come
         self._part = BODY
         modern = parser.get_http_version() == "1.1"
-        self._door = self._reading = door = DirectDoor(
-            self, way.buffered, modern, modern and parser.should_keep_alive() and not self.leaving
-        )
+        keep = modern and parser.should_keep_alive() and not self.leaving
+        self._door = self._reading = door = DirectDoor(self, way.buffered, modern, keep)
         self._serve = serve
         self._path = path.decode("latin-1")
         self._head = headers
@@ -225,9 +224,7 @@ class DirectProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         super().on_message_begin()
         self.url, self._number = url, number
-        self.headers.extend(headers)
-        if self.leaving:
-            self.headers.append((b"connection", b"close"))  # as if the client had asked for it
+        self.headers.extend([*headers, CLOSE] if self.leaving else headers)  # as if the client had asked for it
         super().on_headers_complete()
         self.headers = []  # a trailer is no header
         self._part = BODY
@@ -393,11 +390,9 @@ class DirectProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             if self._part == BODY:
                 return Stage.REST, self._number
-            if self._part == HEAD:
+            if self._part == HEAD or (cycle is None and not self.leaving):
                 return Stage.HEAD, self._number
-            if self.leaving:
-                return Stage.LEAVING, self._number
-            return Stage.IDLE if cycle is not None else Stage.HEAD, self._number
+            return Stage.LEAVING if self.leaving else Stage.IDLE, self._number
         if self.flow.write_paused:
             return Stage.WRITING, transport.get_write_buffer_size()
         if self._part == BODY and not self.flow.read_paused:

@@ -33,8 +33,12 @@ class Place:
         self.router = {"enable_router": True, "router_port": free_port()}
         self.url = f"http://127.0.0.1:{self.router['router_port']}"
 
-    def write(self, *instances: dict[str, Any], **router: Any) -> None:
-        self.workplace.write(*instances, router={**self.router, **router})
+    def write(self, *instances: dict[str, Any], residency: dict[str, Any] | None = None, **router: Any) -> None:
+        self.workplace.write(*instances, router={**self.router, **router}, residency=residency or {})
+
+    def started_at(self) -> float:
+        found: float = httpx2.get(f"{self.url}/get_server_info", trust_env=False).json()["started_at"]
+        return found
 
     def do(self, what: str, **keys: Any) -> tuple[int, str]:
         screen = io.StringIO()
@@ -110,6 +114,27 @@ def test_only_what_must_is_started_anew_and_no_request_fails(workplace: Workplac
     assert {name for name in after if after[name] != before.get(name)} == {"a", "c", "e"}
     with httpx2.Client(trust_env=False) as client:
         assert [place.ask(client, name).status_code for name in ("x", "new", "old")] == [200, 200, 404]
+    assert "nothing has changed" in place.do("plan")[1]
+
+
+def test_the_gateway_is_started_anew_and_no_request_fails(workplace: Workplace) -> None:
+    """``--restart frontend``: its session and its engines stay; a YAML that it cannot start with changes nothing."""
+    place = Place(workplace)
+    only = sim("m", "a", free_port())
+    place.write(only)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    before, started = place.pids(), place.started_at()
+    with place.load("m") as failed:
+        code, shown = place.do("restart", names=["frontend"], wait=True)
+    assert (code, failed) == (0, []), shown
+    assert place.pids() == before
+    assert place.started_at() > started
+    place.write(only, residency={"max_wait_seconds": 9})
+    assert "residency.max_wait_seconds: 15 -> 9 (when" in place.do("plan")[1]
+    started = place.started_at()
+    assert place.do("reload")[0] == 0
+    assert place.pids() == before
+    assert place.started_at() > started
     assert "nothing has changed" in place.do("plan")[1]
 
 
