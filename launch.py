@@ -12,6 +12,8 @@ NEEDED = ("libtmux", "httptools", "httpx2", "psutil", "pydantic", "rich", "sqlal
 
 def run() -> int:
     """Go on with this Python if it can, with the one in ``.venv`` if that is another, else say what to do."""
+    if sys.stdout is None:  # closed by whoever started us; libraries look at it as they are imported
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open as long as the program
     missing = [name for name in NEEDED if find_spec(name) is None]
     if sys.version_info >= (3, 11) and not missing:
         sys.path.insert(0, str(HERE))

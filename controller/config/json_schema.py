@@ -22,6 +22,7 @@ def render() -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Torpor's configuration",
         **schema,
+        "patternProperties": {"^x-": {}},
         "$defs": {"Variable": VARIABLE, **sections},
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

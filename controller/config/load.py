@@ -27,6 +27,9 @@ MAX_BYTES = 1 << 20
 ROUNDS = 8
 """Taking the broken parts out can uncover more of them; deeper than this no file nests."""
 
+NOTES = "x-"
+"""Keys at the top that begin so are the user's own: a place for what anchors refer to."""
+
 _ORIGIN = ("engine", "url", "command")
 _SLEEP = (*_ORIGIN, "engine_args", "args", "env", "engine_env", "kvcached_env", "sleep_flags")
 DEPENDS: Mapping[str, tuple[str, ...]] = {"engine": _ORIGIN, "sleep_manager": _SLEEP, "": _SLEEP}
@@ -77,7 +80,7 @@ def _validate(document: Document) -> ConfigFile | None:
         problem = "must be a mapping (key: value) with instances: in it"
         document.mistakes.append(Mistake(1, "", problem, "start from example-config.yaml"))
         return None
-    values = copy.deepcopy(document.values)
+    values = copy.deepcopy({key: value for key, value in document.values.items() if not key.startswith(NOTES)})
     for _ in range(ROUNDS):
         try:
             return ConfigFile.model_validate(values)

@@ -12,6 +12,7 @@ import pydantic
 import pytest
 
 from controller.config.load import load
+from controller.config.mistakes import ConfigError
 from controller.config.schema import LaunchSection, RouterSection, SleepSection, TimeoutSection
 from tests.controller.config.conftest import Load
 
@@ -223,6 +224,14 @@ def test_sleep_settings_of_an_instance_override_the_global_ones(loaded: Load) ->
         idle_threshold_seconds=10, min_sleep_duration=60, level=2, auto_sleep_enabled=True
     )
     assert second.sleep == config.sleep
+
+
+def test_keys_that_begin_with_x_are_the_user_s_own(loaded: Load) -> None:
+    """At the top only: a place for what anchors refer to."""
+    text = "x-common: &common {engine: vllm, anything: [1]}\nx-b: 1\ninstances: [{model: a/b, engine: vllm}]"
+    assert [one.model for one in loaded(text).instances] == ["a/b"]
+    with pytest.raises(ConfigError, match="x-here"):
+        loaded("instances: [{model: a/b, engine: vllm, x-here: 1}]")
 
 
 def test_instances_may_share_settings_by_anchor(loaded: Load) -> None:
