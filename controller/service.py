@@ -16,7 +16,7 @@ from controller.fleet.chronicle import Chronicle
 from controller.fleet.fleet import Fleet
 from controller.residency.arbiter import Arbiter, arbitrated
 from runtime import settings
-from runtime.downloads.fetch import fetch
+from runtime.downloads.keyed import fetch_keyed
 from runtime.engines.base import Engine
 from runtime.engines.control import open_client
 from runtime.engines.kinds import KINDS
@@ -51,7 +51,7 @@ async def open_fleet(config: Config) -> AsyncIterator[Company]:
 
         fleet = Fleet(config, lambda one: connect(one, one.spec.api_key), SleepMarks(database), Launches(database))
         credentials = Credentials(config.credentials_file, config.credentials)
-        artifacts = Artifacts(config.adapters_folder, fetch, credentials, settings.read())
+        artifacts = Artifacts(config.adapters_folder, fetch_keyed, credentials, settings.read())
         ground = Ground(
             fleet, Adapters(database), artifacts, credentials, lambda instance, key: connect(instance.config, key)
         )
