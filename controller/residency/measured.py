@@ -10,7 +10,7 @@ from controller.residency.memory import GIB, HOST, NOTHING, Memory, gib, gpu, la
 from runtime.gpus import Gpu
 
 RESERVE = GIB // 2
-"""What is left alone of each GPU whose size is measured: what nobody counts."""
+"""What is left alone of each GPU whose size is measured: for what nobody counts."""
 
 SLACK = GIB // 4
 """Less than this is no difference."""
@@ -20,7 +20,8 @@ PART = 0.1
 
 
 def capacity(gpus: Sequence[Gpu]) -> dict[str, int]:
-    return {gpu(one.number): max(0, one.total - RESERVE) for one in gpus}
+    """All but a little; where more is in use, that: it has fitted, and may wake again."""
+    return {gpu(one.number): max(one.total - RESERVE, one.total - one.free) for one in gpus}
 
 
 def held_by(pids: Collection[int], gpus: Sequence[Gpu]) -> dict[str, int]:

@@ -30,7 +30,7 @@ from controller.residency.measured import (
 )
 from controller.residency.memory import HOST, NOTHING, Memory, gib, larger, minus
 from runtime.engines.kinds import command
-from runtime.gpus import FIRST_SECONDS, Gpus, Panel
+from runtime.gpus import FIRST_SECONDS, READ_SECONDS, Gpu, Gpus, Panel
 from runtime.processes import resident
 from state.database import StateError
 from state.footprints import Footprints, Measurement
@@ -45,6 +45,7 @@ LOOKS = 3
 """So many in a row that see the same: it is steady."""
 
 
+Read = Callable[[], Awaitable[tuple[Gpu, ...]]]
 Keep = Callable[[Instance, Footprint], Awaitable[None]]
 
 
@@ -57,10 +58,10 @@ def digest_of(config: InstanceConfig) -> str:
 
 
 class Meter:
-    """``capacity``: of the GPUs, as measured. Without GPUs it does nothing, and nothing is known."""
+    """``capacity``: of the GPUs, as measured; it stays the same object. Without GPUs it does nothing."""
 
     def __init__(self, fleet: Fleet, panel: Panel, kept: Footprints) -> None:
-        self.capacity: Memory = NOTHING
+        self.capacity: dict[str, int] = {}
         self._fleet = fleet
         self._panel = panel
         self._kept = kept
@@ -68,7 +69,7 @@ class Meter:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        self.capacity = capacity(await self._panel.read(FIRST_SECONDS))
+        await self._read(FIRST_SECONDS)
         if not self.capacity:
             return
         try:
@@ -82,8 +83,13 @@ class Meter:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _read(self, seconds: float = READ_SECONDS) -> tuple[Gpu, ...]:
+        gpus = await self._panel.read(seconds)
+        self.capacity.update(larger(self.capacity, capacity(gpus)))
+        return gpus
+
     def _take_in(self, one: Transitions) -> None:
-        scale = Scale(one, self._panel, self._keep)
+        scale = Scale(one, self._read, self._keep)
         known = self._known.get(one.instance.name)
         if known is not None and known.digest == digest_of(one.instance.config):
             scale.remember(Footprint(known.awake, known.asleep))
@@ -108,10 +114,10 @@ class Meter:
 class Scale:
     """One instance. Each of its processes is measured once awake, and once at each level of sleep."""
 
-    def __init__(self, transitions: Transitions, panel: Panel, keep: Keep) -> None:
+    def __init__(self, transitions: Transitions, read: Read, keep: Keep) -> None:
         self._transitions = transitions
         self._instance = transitions.instance
-        self._panel = panel
+        self._read = read
         self._keep = keep
         self._since: float | None = None
         self._process: str | None = None
@@ -163,7 +169,7 @@ class Scale:
         seen: list[Memory] = []
         until = asyncio.get_running_loop().time() + SETTLE_SECONDS
         while self._instance.since == since:
-            seen.append(held_by(pids, await self._panel.read()))
+            seen.append(held_by(pids, await self._read()))
             if not seen[-1] or is_steady(seen, LOOKS) or asyncio.get_running_loop().time() > until:
                 return seen[-1]
             await asyncio.sleep(POLL_SECONDS)
@@ -206,7 +212,7 @@ class Scale:
             return _nothing
         try:
             pids = await self._transitions.pids()
-            gpus = await self._panel.read()
+            gpus = await self._read()
         except Exception:
             log.exception("what %s holds cannot be found out", self._instance.name)
             return _nothing
@@ -232,7 +238,7 @@ class Scale:
         expected = {place: size for place, size in minus(awake, target).items() if place in free}
         until = asyncio.get_running_loop().time() + SETTLE_SECONDS
         while True:
-            gpus = await self._panel.read()
+            gpus = await self._read()
             if gpus and (given_back(held_by(pids, gpus), target) if held else has_grown(free, free_of(gpus), expected)):
                 return True
             if asyncio.get_running_loop().time() > until:

@@ -39,14 +39,9 @@ def has_figures(instance: Instance) -> bool:
 
 
 def capacity(instances: Collection[Instance], declared: Memory, measured: Memory) -> Memory:
-    """Of the places in the YAML; of others as measured, if anybody is known to take memory there.
-
-    Whoever was measured has fitted, so it is no less than that.
-    """
+    """Of the places in the YAML; of others as measured, if anybody is known to take memory there."""
     used = {place for one in instances for place in footprint_of(one).awake}
-    seen = [one.measured.awake for one in instances if one.measured is not None]
-    found = {place: max([size, *(amount.get(place, 0) for amount in seen)]) for place, size in measured.items()}
-    return {**{place: size for place, size in found.items() if place in used}, **declared}
+    return {**{place: size for place, size in measured.items() if place in used}, **declared}
 
 
 def books(instances: Collection[Instance], capacity: Memory, granted: Collection[str]) -> Books:

@@ -37,8 +37,9 @@ def test_who_holds_what_is_summed_over_its_processes() -> None:
 
 
 def test_a_little_of_each_gpu_is_left_alone() -> None:
-    gpus = [Gpu(1, "b", 80 * GIB, 0, {}), Gpu(3, "d", 1, 0, {})]
-    assert capacity(gpus) == {"gpu1": 80 * GIB - GIB // 2, "gpu3": 0}
+    """Unless it is in use: what is there has fitted."""
+    gpus = [Gpu(1, "b", 80 * GIB, 80 * GIB, {}), Gpu(3, "d", 80 * GIB, 1, {})]
+    assert capacity(gpus) == {"gpu1": 80 * GIB - GIB // 2, "gpu3": 80 * GIB - 1}
 
 
 @pytest.mark.parametrize(

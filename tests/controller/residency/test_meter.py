@@ -60,7 +60,7 @@ class Weighed(Stage):
         self.instance.configure(config, self.engine)
         self.gpus = FakeGpus(*totals)
         self.kept: list[Footprint] = []
-        self.scale = Scale(self.transitions, Panel(self.gpus), self._keep)
+        self.scale = Scale(self.transitions, Panel(self.gpus).read, self._keep)
         self.transitions.scales = self.scale.before
 
     async def _keep(self, _: object, measured: Footprint) -> None:
@@ -399,7 +399,7 @@ async def test_a_gpu_that_the_yaml_names_has_the_size_it_says(tmp_path: Path, li
 
 
 async def test_who_was_measured_has_fitted(tmp_path: Path, listening: int) -> None:
-    """An engine that takes more than we would leave alone can wake again."""
+    """An engine that takes more than we would leave alone is not asked to leave, and can wake again."""
     gpus = FakeGpus(80)
     gpus.held[0] = {os.getpid(): 79.9}
     async with metering(tmp_path, listening, gpus) as (fleet, arbiter, kept):
