@@ -17,7 +17,6 @@ from controller.fleet.instance import Drain, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.keeper import Keeper, NoKeeper
 from controller.fleet.origin import Origin
-from controller.fleet.scales import Scales, no_scales
 from controller.fleet.single_flight import SingleFlight
 from controller.fleet.state import State
 from runtime.engines.base import EngineError, NotSupported
@@ -47,16 +46,11 @@ class Transitions(Finding):
         super().__init__(instance, marks, origin)
         self.keeper: Keeper = NoKeeper()
         self.depth: Depth = wished_depth
-        self.scales: Scales = no_scales
         self._flights = SingleFlight(self.instance.name, self._broke)
 
     async def process(self) -> str | None:
         """The identity of the engine's process; None where it is not known."""
         return await self._origin.process()
-
-    async def pids(self) -> frozenset[int]:
-        """Of all processes of the engine; none where they are not known."""
-        return await self._origin.pids()
 
     async def aclose(self) -> None:
         """Stop what is under way. Its mark tells the next gateway what the engine may have been told."""
@@ -86,11 +80,10 @@ class Transitions(Finding):
             raise NotPossible(f"{instance.name!r} cannot sleep: an engine of kind {kind!r} has no way to")
         if self._flights.running("sleep") is None and instance.state is not State.READY:
             raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
-        level = level or self.depth(instance)
         await self._flights.join("sleep", lambda: self._fall_asleep(cause, drain_seconds, level, wanted, firm))
 
     async def _fall_asleep(
-        self, cause: str, drain_seconds: float, level: int, wanted: Callable[[], bool], firm: bool
+        self, cause: str, drain_seconds: float, wished: int | None, wanted: Callable[[], bool], firm: bool
     ) -> None:
         instance = self.instance
         async with self._lock:
@@ -98,9 +91,9 @@ class Transitions(Finding):
                 raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
             if not wanted():
                 raise CalledOff(f"{instance.name!r} stays awake: a request came")
+            level = wished or self.depth(instance)  # nothing is awaited from here until it drains for that
             began = instance.clock()
             mark = await self._drain(cause, drain_seconds, level, firm)
-            settled = await self.scales(instance, level)
             failure: EngineError | None = None
             try:
                 await self._engine.sleep(level)
@@ -113,8 +106,6 @@ class Transitions(Finding):
             except EngineError as error:
                 failure = error
                 asleep = await self._doubt.settle(level, error, expected=True)
-            if asleep:
-                await settled()
             await self._end_of_sleep(asleep, failure, mark, instance.clock() - began)
 
     async def _end_of_sleep(
@@ -122,7 +113,7 @@ class Transitions(Finding):
     ) -> None:
         instance = self.instance
         if asleep:
-            mark = replace(mark, phase=Phase.ASLEEP)
+            mark = await self._asleep(mark, failure)
             instance.sleeps[mark.cause] += 1
             instance.enter_asleep(mark)
             instance.tell(Happened.SLEPT, cause=mark.cause, seconds=seconds, level=mark.level)
@@ -236,9 +227,16 @@ class Transitions(Finding):
         if asleep is None:
             instance.enter_failed(problem)
         else:
-            await self._marks.confirm(replace(mark, phase=Phase.ASLEEP))
+            mark = await self._asleep(mark, failure)
+            await self._marks.confirm(mark)
+            instance.process = mark.process
             instance.enter_asleep_again(problem)
         raise EngineFailed(problem)
+
+    async def _asleep(self, mark: SleepMark, failure: EngineError | None) -> SleepMark:
+        """The mark of one that sleeps now. After a failure that may be another process than the one that was told."""
+        process = mark.process if failure is None else await self._origin.process()
+        return replace(mark, phase=Phase.ASLEEP, process=process)
 
     # -- the process ---------------------------------------------------------------------------------------------
 
@@ -263,10 +261,8 @@ class Transitions(Finding):
                         raise EngineFailed(str(stopped)) from stopped
                     raise
             instance.enter_leaving()
-            settled = await self.scales(instance, 0)
             try:
                 await self.keeper.stop(instance.name)
-                await settled()
             except BaseException:
                 await self._find_out()
                 raise

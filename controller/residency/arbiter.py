@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from controller.config.model import Config
-from controller.fleet.errors import DeadlinePassed, FleetError, NoHostMemory, NoRoom
+from controller.fleet.errors import DeadlinePassed, FleetError, NoHostMemory, NoRoom, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import EVICTED, Instance
 from controller.fleet.journal import Happened
@@ -20,7 +20,7 @@ from controller.residency import tenants
 from controller.residency.books import Books
 from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
 from controller.residency.line import Line, Waiting
-from controller.residency.memory import NOTHING, Memory, gib, lacks, minus
+from controller.residency.memory import gib, lacks, minus
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,15 @@ SPARED_SECONDS = 0.5
 AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING})
 """States in which nobody else of the model has to be woken."""
 
+WAKEABLE = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.STOPPED})
+"""States from which a wake takes memory that was given back. In others somebody sees to it already, or it is down."""
+
 
 class Arbiter:
     """The fleet's waker. It looks, decides and acts in one step of the event loop: nothing changes in between."""
 
-    def __init__(self, fleet: Fleet, measured: Memory = NOTHING) -> None:
-        """``measured``: what places have of which the YAML says nothing."""
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._measured = measured
         self._line = Line()
         self._granted: set[str] = set()
         self._leaving: dict[str, Evict] = {}
@@ -55,10 +56,10 @@ class Arbiter:
         return self._fleet.config
 
     def _take_in(self, one: Transitions) -> None:
-        """Also those that take no part: they may be measured yet, or be given figures."""
-        one.instance.watchers.append(self._look_soon)
-        one.instance.on_idle = self._look_soon
-        one.depth = self.sleep_level
+        if tenants.is_managed(one.instance, self.config):
+            one.instance.watchers.append(self._look_soon)
+            one.instance.on_idle = self._look_soon
+            one.depth = self.sleep_level
 
     async def aclose(self) -> None:
         for handle in (self._due, self._timer):
@@ -97,13 +98,14 @@ class Arbiter:
         return False
 
     async def wake(self, instance: Instance, cause: str) -> None:
-        if not tenants.is_managed(instance, self.config) or instance.state in AT_WORK:
+        if not tenants.is_managed(instance, self.config) or instance.state not in WAKEABLE:
             await self._fleet.transitions[instance.name].wake(cause)
             return
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         outcome.add_done_callback(lambda one: one.cancelled() or one.exception())  # who asked may have left
         entry = self._line.join(Waiting(instance.config.model, (instance,), self._now(), cause, outcome=outcome))
         assert entry.outcome is not None
+        entry.askers += 1
         self._look_soon()
         try:
             async with asyncio.timeout(instance.config.sleep.wake_timeout_seconds):
@@ -111,8 +113,11 @@ class Arbiter:
         except TimeoutError:
             raise DeadlinePassed(f"{instance.name!r} was not woken in time: {entry.why}") from None
         finally:
-            self._line.leave(entry)
+            entry.askers -= 1
+            if not entry.askers:
+                self._line.leave(entry)
             self._call_off()
+            self._look_soon()
 
     def sleep_level(self, instance: Instance) -> int:
         """The level it may sleep at now, by the host's memory. Raises ``NoHostMemory`` when there is none."""
@@ -138,8 +143,7 @@ class Arbiter:
 
     def books(self) -> Books:
         instances = self._fleet.instances.values()
-        capacity = tenants.capacity(instances, self.config.capacity, self._measured)
-        return tenants.books(instances, capacity, self._granted)
+        return tenants.books(instances, self.config.capacity, self._granted)
 
     # -- looking and deciding ------------------------------------------------------------------------------------
 
@@ -152,6 +156,7 @@ class Arbiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._answer()
         there = [entry for entry in self._line.firsts() if entry.model in self._fleet.models]
         wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
         asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
@@ -217,7 +222,7 @@ class Arbiter:
             return
         if isinstance(step, Admit):
             entry.why = "it is being woken"
-            self._grant(self._fleet.instances[step.name], entry.cause, entry.outcome)
+            self._grant(self._fleet.instances[step.name], entry.cause, entry)
         elif isinstance(step, Evict):
             entry.why = "room is being made"
         elif isinstance(step, Refuse):
@@ -227,18 +232,39 @@ class Arbiter:
                 self._fleet.journal.tell(Happened.WAITS, entry.model, cause=entry.cause, detail=step.cause)
             entry.why = step.cause
 
+    def _answer(self) -> None:
+        """Tell who waits for just one instance, and not for our wake, what has become of it meanwhile."""
+        for entry in self._line.entries:
+            one = entry.among[0]
+            if entry.outcome is None or one.name in self._granted:
+                continue
+            if one.state is State.READY:
+                self._tell(entry, None)
+            elif one.state not in WAKEABLE | AT_WORK | {State.STARTING}:
+                self._tell(entry, NotPossible(f"{one.name!r} is {one.state}: {one.problem}"))
+
+    def _tell(self, entry: Waiting, failure: FleetError | None) -> None:
+        """How the wake of one instance went. Whoever asks from now on asks anew."""
+        self._line.leave(entry)
+        if entry.outcome is None or entry.outcome.done():
+            return
+        if failure is None:
+            entry.outcome.set_result(None)
+        else:
+            entry.outcome.set_exception(failure)
+
     def _refuse(self, entry: Waiting, reason: str) -> None:
         entry.refusal = reason
         self._fleet.journal.tell(Happened.REFUSED, entry.model, cause=entry.cause, detail=reason)
-        if entry.outcome is not None and not entry.outcome.done():
-            entry.outcome.set_exception(NoRoom(f"There can be no room for {entry.model!r}: {reason}."))
+        if entry.outcome is not None:
+            self._tell(entry, NoRoom(f"There can be no room for {entry.model!r}: {reason}."))
         self._fleet.models[entry.model].notify()
 
-    def _grant(self, instance: Instance, cause: str, outcome: asyncio.Future[None] | None) -> None:
+    def _grant(self, instance: Instance, cause: str, entry: Waiting | None) -> None:
         self._granted.add(instance.name)
-        self._begin(self._wake(self._fleet.transitions[instance.name], cause, outcome))
+        self._begin(self._wake(self._fleet.transitions[instance.name], cause, entry))
 
-    async def _wake(self, transitions: Transitions, cause: str, outcome: asyncio.Future[None] | None) -> None:
+    async def _wake(self, transitions: Transitions, cause: str, entry: Waiting | None) -> None:
         failure: FleetError | None = None
         try:
             await transitions.wake(cause)
@@ -248,11 +274,8 @@ class Arbiter:
         finally:
             self._granted.discard(transitions.instance.name)
             self._look_soon()
-        if outcome is not None and not outcome.done():
-            if failure is None:
-                outcome.set_result(None)
-            else:
-                outcome.set_exception(failure)
+        if entry is not None and entry.outcome is not None:
+            self._tell(entry, failure)
 
     async def _evict(self, step: Evict, transitions: Transitions) -> None:
         instance = transitions.instance
@@ -302,9 +325,9 @@ class Arbiter:
 
 
 @asynccontextmanager
-async def arbitrated(fleet: Fleet, measured: Memory = NOTHING) -> AsyncIterator[Arbiter]:
-    """Has an arbiter in charge of the fleet while open. ``measured``: what places have."""
-    arbiter = Arbiter(fleet, measured)
+async def arbitrated(fleet: Fleet) -> AsyncIterator[Arbiter]:
+    """Has an arbiter in charge of the fleet while open."""
+    arbiter = Arbiter(fleet)
     fleet.put_in_charge(arbiter)
     try:
         yield arbiter

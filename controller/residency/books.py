@@ -12,19 +12,20 @@ from controller.fleet.state import State
 from controller.residency.footprint import Footprint
 from controller.residency.memory import NOTHING, Memory, larger, total
 
+MOVING = frozenset({State.ASLEEP, State.WAKING, State.FALLING_ASLEEP})
+"""On the way from one amount to the other: its weights are in the host until they are back on its GPUs."""
+
 
 def held(footprint: Footprint, state: State, level: int, *, granted: bool, gone: bool) -> Memory:
     """``level``: of its sleep, or of the one it drains for; 0 if that is not known.
 
     ``granted``: it may take its memory, and is about to. ``gone``: nobody listens at its address any more.
     """
-    if granted:
-        return footprint.awake
     if state is State.STOPPED or (state is State.FAILED and gone):
-        return NOTHING
-    if state is State.ASLEEP:
+        return footprint.awake if granted else NOTHING
+    if state is State.ASLEEP and not granted:
         return footprint.at(level)
-    if state is State.FALLING_ASLEEP or (state is State.DRAINING and level):
+    if state in MOVING or (state is State.DRAINING and level):
         return larger(footprint.awake, footprint.at(level))
     return footprint.awake
 

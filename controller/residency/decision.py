@@ -197,7 +197,8 @@ class _Room:
 
     def _take(self, wish: Wish, name: str) -> None:
         """Keep for it what it needs, also while others must leave first."""
-        self._free = minus(self._free, self._more(name, wish.needs[name]))
+        taken = {place: size for place, size in self._more(name, wish.needs[name]).items() if size > 0}
+        self._free = minus(self._free, taken)
         self._residents[name] = replace(self._residents[name], awake=True, settled=False)
 
     def _leave(self, one: Resident, level: int) -> None:

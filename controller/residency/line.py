@@ -12,7 +12,8 @@ from controller.fleet.instance import Instance
 class Waiting:
     """``among``: the replicas that would do. ``since``: on the fleet's clock.
 
-    ``why``: what it waits for now. ``refusal``: why it can never be. ``outcome``: of a wake that somebody awaits.
+    ``why``: what it waits for now. ``refusal``: why it can never be. ``outcome``: of a wake of just one
+    instance, and how many await it (``askers``).
     """
 
     model: str
@@ -22,6 +23,7 @@ class Waiting:
     why: str = ""
     refusal: str = ""
     outcome: asyncio.Future[None] | None = None
+    askers: int = 0
 
 
 class Line:

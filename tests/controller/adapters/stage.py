@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from controller.adapters.artifacts import Artifacts
 from controller.adapters.controller import AdapterController
@@ -29,7 +28,6 @@ from controller.fleet.adapter_route import AdapterRoute
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from runtime.downloads.errors import AccessDenied, DownloadError, SourceUnreachable
-from runtime.downloads.fetch import Artifact
 from runtime.engines.base import AdapterSeen, AlreadyLoaded, Engine, EngineRefused, EngineUnreachable, NotLoaded, Sight
 from runtime.engines.spec import Capabilities
 from runtime.settings import Settings
@@ -165,7 +163,7 @@ class FakeArtifacts(Artifacts):
         await asyncio.sleep(0.5)
         if self.trouble is not None:
             raise {LATER: SourceUnreachable, NEVER: AccessDenied}[self.trouble]("the source says no")
-        folder = _folder_of(name, spec.artifact_url)
+        folder = str(self.folder_of(name, spec))
         self.whole.add(folder)
         return folder
 
@@ -229,12 +227,8 @@ class _Launches(Launches):
         return {}
 
 
-async def _fetch_nothing(source: str, folder: Path, credentials: object) -> Artifact:
+async def _fetch_nothing(source: str, folder: Path, credentials: object) -> None:
     raise DownloadError(source)
-
-
-def _folder_of(name: str, source: str) -> str:
-    return source if source.startswith("/") else f"/adapters/{name}/{quote(source, safe='')}"
 
 
 class Stage:
@@ -303,7 +297,9 @@ class Stage:
         self.wait_for(self.controller.put(name, AdapterSpec.model_validate(spec)))
 
     def path(self, name: str, source: str) -> str:
-        return _folder_of(name, source)
+        return str(
+            self.artifacts.folder_of(name, AdapterSpec.model_validate({"baseModel": "b", "artifactURL": source}))
+        )
 
     def instance(self, name: str) -> Instance:
         return self.fleet.instances[name]

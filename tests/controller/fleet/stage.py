@@ -45,12 +45,19 @@ class Steps:
     def __init__(self) -> None:
         self.happened: list[str] = []
         self._held: dict[str, list[Held]] = defaultdict(list)
+        self._holding: list[Held] = []
         self._wrong: dict[str, list[Exception]] = defaultdict(list)
 
     def hold(self, step: str) -> Held:
         held = Held()
         self._held[step].append(held)
         return held
+
+    def let_all_go(self) -> None:
+        """Nothing is held up any more."""
+        self._held.clear()
+        while self._holding:
+            self._holding.pop().go.set()
 
     def fail(self, step: str, *errors: Exception) -> None:
         self._wrong[step].extend(errors)
@@ -62,6 +69,7 @@ class Steps:
         await asyncio.sleep(0)  # as whatever goes over a wire
         if self._held[step]:
             held = self._held[step].pop(0)
+            self._holding.append(held)
             held.reached.set()
             await held.go.wait()
         if self._wrong[step]:
@@ -165,15 +173,11 @@ class FakeOrigin(Origin):
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
         self.now: str | None = "1:100"
-        self.family = frozenset({1, 2})
         self.launching = False
 
     async def process(self) -> str | None:
         await self.steps.take("process")
         return self.now
-
-    async def pids(self) -> frozenset[int]:
-        return self.family
 
     async def starting(self) -> bool:
         return self.launching

@@ -11,7 +11,7 @@ from controller.fleet import doubt
 from controller.fleet.errors import Busy
 from controller.fleet.state import State
 from runtime.engines.base import EngineUnreachable
-from tests.controller.fleet.stage import Stage
+from tests.controller.fleet.stage import Stage, late
 
 pytestmark = pytest.mark.anyio
 
@@ -98,3 +98,24 @@ async def test_a_clock_that_is_set_back_prolongs_nothing() -> None:
 
 async def _nothing() -> None:
     return None
+
+
+@pytest.mark.usefixtures("tidy")
+@pytest.mark.parametrize("what", ["wake", "sleep"])
+async def test_one_that_was_started_anew_while_it_was_told_is_not_taken_for_awake(what: str) -> None:
+    """In doubt it is put to sleep: the mark is of the process that sleeps, not of the one that was told."""
+    stage = Stage(tells=False)
+    if what == "wake":
+        await stage.fall_asleep()
+    held = stage.engine.hold(what)
+    stage.steps.fail(what, late())
+    telling = asyncio.create_task(
+        stage.transitions.wake("manual") if what == "wake" else stage.transitions.sleep("manual", 5)
+    )
+    await held.arrives()
+    stage.engine.asleep, stage.origin.now = False, "2:200"
+    held.go.set()
+    await asyncio.gather(telling, return_exceptions=True)
+    assert (stage.state, stage.engine.asleep) == (State.ASLEEP, True)
+    await stage.transitions.wake("manual")
+    assert (stage.state, stage.engine.asleep) == (State.READY, False)

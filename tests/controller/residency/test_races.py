@@ -1,0 +1,268 @@
+"""The races at which gateways that swap models were seen to hang, to loop or to lose requests. Each is forced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from controller.fleet.errors import DeadlinePassed, NotPossible
+from controller.fleet.instance import EVICTED
+from controller.fleet.journal import Happened
+from controller.fleet.state import State
+from tests.controller.residency.house import Client, House, tenant
+
+ROOM_FOR_ONE = {0: 80}
+SOON = {"min_awake_seconds": 0, "max_wait_seconds": 2}
+
+
+Build = Callable[..., House]
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    """Houses that are gone at the end."""
+    built: list[House] = []
+
+    def one(*args: Any, **more: Any) -> House:
+        built.append(House(*args, **{"residency": SOON, **more}))
+        return built[-1]
+
+    yield one
+    for house in built:
+        house.demolish()
+
+
+@pytest.fixture
+def house(build: Build) -> House:
+    """``a`` is awake, ``b`` is not, and there is room for one."""
+    return build([tenant("a", 60), tenant("b", 60)], ROOM_FOR_ONE, asleep=["b"])
+
+
+def served(*clients: Client) -> bool:
+    return all(client.outcome == "served" for client in clients)
+
+
+@pytest.mark.parametrize("step", ["busy", "put"])
+def test_a_request_at_the_idle_edge_keeps_its_model_awake(house: House, step: str) -> None:
+    """Unloaded because idle, and asked at that very moment, before the engine was told: it never is."""
+    steps = house.engines["a"].steps if step == "busy" else house.marks.steps
+    held = steps.hold(step)
+    asleep = house.put_to_sleep("a", "idle")
+    house.settle()
+    assert held.reached.is_set() and house.state("a") is State.DRAINING
+    asking = house.ask("a", lasts=0.1)
+    house.settle()
+    held.go.set()
+    house.loop.pass_time(1)
+    assert served(asking) and asleep.exception() is not None
+    assert "sleep 1" not in house.engines["a"].steps.happened
+
+
+def test_a_request_after_the_edge_wakes_its_model_again(house: House) -> None:
+    """The engine has been told: it sleeps first, and wakes then. Nothing is stuck, and the next one is served."""
+    held = house.engines["a"].hold("sleep")
+    house.put_to_sleep("a", "idle")
+    house.settle()
+    asking = house.ask("a", lasts=0.1)
+    house.settle()
+    assert (house.state("a"), asking.phase) == (State.FALLING_ASLEEP, "waiting")
+    held.go.set()
+    house.loop.pass_time(1)
+    assert served(asking, ask_and_wait(house, "a"))
+
+
+def ask_and_wait(house: House, model: str, seconds: float = 5.0) -> Client:
+    client = house.ask(model, lasts=0.0)
+    house.loop.pass_time(seconds)
+    house.check()
+    return client
+
+
+def test_resurrected_while_it_leaves_for_another(house: House) -> None:
+    """Asked again before it was told, it stays, and serves; who waits gets its place when it is its turn."""
+    held = house.engines["a"].hold("busy")
+    cold = house.ask("b", lasts=0.1)
+    house.settle()
+    assert held.reached.is_set()
+    again = house.ask("a", lasts=1.0)
+    house.settle()
+    held.go.set()
+    house.loop.pass_time(0.5)
+    assert (again.phase, cold.phase, house.state("a")) == ("in flight", "waiting", State.READY)
+    house.loop.pass_time(10)
+    assert served(again, cold)
+    assert cold.waited < 5
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 5))
+def test_evicted_between_awake_and_the_first_byte(house: House, turns: int) -> None:
+    """Its place is wanted at whatever moment of its wake: who waited for it is served first."""
+    first = house.ask("b", lasts=0.5)
+    house.loop.turn(turns)
+    second = house.ask("a", lasts=0.5)
+    for _ in range(100):
+        house.loop.turn()
+        house.check()
+    house.loop.pass_time(20)
+    house.check()
+    assert served(first, second)
+    assert first.waited < 1  # as long as one answer, if it was asked for before it was told
+
+
+def test_a_model_that_can_never_fit_moves_nobody(build: Build) -> None:
+    """It is refused at once, each time, with the arithmetic: no evicting and reloading for ever."""
+    house = build([tenant("a", 60), tenant("huge", 90)], ROOM_FOR_ONE, asleep=["huge"])
+    for _ in range(5):
+        asking = ask_and_wait(house, "huge")
+        assert (asking.outcome, asking.waited) == ("NoRoom", 0.0)
+        assert "90 GiB" in asking.reason and "80 GiB" in asking.reason
+    assert {event.what for event in house.told} == {Happened.READY, Happened.REFUSED}
+    assert house.awake == {"a"}
+
+
+def test_one_eviction_freezes_nobody_else(build: Build) -> None:
+    """While a victim hangs in its sleep, who is awake serves on without waiting, and other places change hands."""
+    tenants = [tenant("a", 50), tenant("beside", 20), tenant("b", 50), tenant("far", 50, gpus=[1])]
+    tenants += [tenant("elsewhere", 50, gpus=[1])]
+    house = build(tenants, {0: 80, 1: 60}, asleep=["b", "elsewhere"])
+    house.ask("beside").finish()
+    hung = house.engines["a"].hold("sleep")
+    waiting = house.ask("b", lasts=0.0)
+    house.settle()
+    assert hung.reached.is_set()
+    for _ in range(20):
+        beside, elsewhere = ask_and_wait(house, "beside", 0.2), ask_and_wait(house, "elsewhere", 0.2)
+        assert served(beside, elsewhere) and beside.waited == 0.0
+    assert waiting.phase == "waiting"
+    hung.go.set()
+    house.loop.pass_time(5)
+    assert served(waiting)
+
+
+def test_a_hot_model_does_not_starve_a_cold_one(house: House) -> None:
+    """Never without a request, it drains for who has waited long enough; new ones of its own do not call that off."""
+    hot = []
+    cold: Client | None = None
+    for number in range(100):
+        hot.append(house.ask("a", lasts=0.5))
+        if number == 5:
+            cold = house.ask("b", lasts=0.1)
+        house.loop.pass_time(0.2)
+        house.check()
+    assert cold is not None and served(cold)
+    assert 2 <= cold.waited <= 3.5
+    house.loop.pass_time(20)
+    assert served(*hot)
+
+
+def test_models_that_wait_for_each_others_places_take_turns(build: Build) -> None:
+    """One needs both GPUs, the others one each, and all are asked all the time."""
+    tenants = [tenant("both", 100, gpus=[0, 1]), tenant("left", 50), tenant("right", 50, gpus=[1])]
+    house = build(tenants, {0: 60, 1: 60}, asleep=["both"])
+    clients = []
+    for _ in range(200):
+        clients += [house.ask(model, lasts=0.3) for model in ("both", "left", "right")]
+        house.loop.pass_time(0.25)
+        house.check()
+    house.loop.pass_time(60)
+    assert served(*clients)
+    assert max(client.waited for client in clients) < 10
+
+
+def test_who_was_to_leave_for_a_client_that_has_left_stays(house: House) -> None:
+    """If it has not been told yet."""
+    held = house.engines["a"].hold("busy")
+    waiting = house.ask("b")
+    house.settle()
+    assert held.reached.is_set()
+    waiting.leave()
+    house.settle()
+    held.go.set()
+    house.loop.pass_time(5)
+    house.check()
+    assert house.awake == {"a"} and house.arbiter.waiting == ()
+    assert served(ask_and_wait(house, "b"), ask_and_wait(house, "a"))
+
+
+def test_a_wake_that_fails_after_somebody_left_for_it(house: House) -> None:
+    """It is tried again, ever later; then who waits is told. Who left comes back when asked, and so does it, mended."""
+    house.engines["b"].faults += ["wake refused"] * 3
+    waiting = [house.ask("b", lasts=0.0) for _ in range(3)]
+    house.loop.pass_time(30)
+    house.check()
+    assert {client.outcome for client in waiting} == {"WakeFailed"}
+    failed = [event.time for event in house.told if event.what is Happened.WAKE_FAILED]
+    assert [round(later - earlier) for earlier, later in pairwise(failed)] == [1, 2]
+    assert served(ask_and_wait(house, "a"), ask_and_wait(house, "b"))
+
+
+def test_a_full_host(build: Build) -> None:
+    """Who leaves then drops its weights."""
+    house = build([tenant(name, 60) for name in "abc"], ROOM_FOR_ONE, host=70, asleep=["b", "c"])
+    assert [house.fleet.instances[name].level for name in "bc"] == [1, 2]
+    for name in "bcabac":
+        assert served(ask_and_wait(house, name))
+    assert house.fleet.instances["a"].sleeps[EVICTED] > 0
+
+
+def test_two_fall_asleep_at_once_where_the_host_has_room_for_one(build: Build) -> None:
+    """At one and the same tick of the clock: the second one drops its weights."""
+    house = build([tenant("a", 30), tenant("b", 30)], ROOM_FOR_ONE, host=40)
+    house.put_to_sleep("a", "idle")
+    house.put_to_sleep("b", "idle")
+    house.loop.pass_time(1)
+    house.check()
+    assert [house.fleet.instances[name].level for name in "ab"] == [1, 2]
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------
+
+
+def test_all_replicas_woken_by_hand_wake(build: Build) -> None:
+    """Each is waited for on its own."""
+    twins = [tenant(f"twin{place}", 20, model="twin", gpus=[place]) for place in (0, 1)]
+    house = build(twins, {0: 60, 1: 60}, asleep=["twin0", "twin1"])
+    for engine in house.engines.values():
+        engine.lasts["wake"] = 1.0
+    waking = [house.wake("twin0"), house.wake("twin1")]
+    house.loop.pass_time(10)
+    assert [one.done() for one in waking] == [True, True]
+    assert house.awake == {"twin0", "twin1"}
+
+
+def test_who_wakes_by_hand_and_leaves_takes_it_from_nobody_else(house: House) -> None:
+    """Two ask for the same; one gives up."""
+    busy = house.ask("a")
+    house.settle()
+    first, second = house.wake("b"), house.wake("b")
+    house.settle()
+    first.cancel()
+    house.settle()
+    busy.finish()
+    house.loop.pass_time(5)
+    assert second.done() and second.exception() is None
+    assert house.awake == {"b"}
+
+
+def test_one_that_is_down_cannot_be_woken_by_hand(house: House) -> None:
+    """Nor if it goes down while it waits for room. That is told at once, not when time is up."""
+    house.engines["b"].crash()
+    house.loop.pass_time(10)
+    assert house.state("b") is State.FAILED
+    waking = house.wake("b")
+    house.settle()
+    assert waking.done() and isinstance(waking.exception(), NotPossible)
+
+
+def test_one_that_goes_down_while_it_is_waited_for(house: House) -> None:
+    busy = house.ask("a")
+    house.settle()
+    waking = house.wake("b")
+    house.settle()
+    house.engines["b"].crash()
+    house.loop.pass_time(10)
+    assert waking.done() and not isinstance(waking.exception(), DeadlinePassed)
+    busy.finish()
