@@ -15,14 +15,17 @@ from controller.config.model import Instance as InstanceConfig
 from controller.fleet.chronicle import Chronicle
 from controller.fleet.fleet import Fleet
 from controller.residency.arbiter import Arbiter, arbitrated
+from controller.residency.meter import metered
 from runtime import settings
-from runtime.downloads.fetch import fetch
+from runtime.downloads.keyed import fetch_keyed
 from runtime.engines.base import Engine
 from runtime.engines.control import open_client
 from runtime.engines.kinds import KINDS
+from runtime.gpus import Gpus, Nvml
 from state.adapters import Adapters
 from state.database import open_database
 from state.events import Events
+from state.footprints import Footprints
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
@@ -38,10 +41,10 @@ class Company:
 
 
 @asynccontextmanager
-async def open_fleet(config: Config) -> AsyncIterator[Company]:
+async def open_fleet(config: Config, gpus: Gpus | None = None) -> AsyncIterator[Company]:
     """Every instance has been looked at when this opens, and those that are up have their adapters.
 
-    Raises ``StateError`` when the database cannot be used.
+    ``gpus``: those of this machine, unless others are given. Raises ``StateError`` when the database cannot be used.
     """
     async with open_database(config.state_url) as database, open_client() as client:
 
@@ -51,12 +54,18 @@ async def open_fleet(config: Config) -> AsyncIterator[Company]:
 
         fleet = Fleet(config, lambda one: connect(one, one.spec.api_key), SleepMarks(database), Launches(database))
         credentials = Credentials(config.credentials_file, config.credentials)
-        artifacts = Artifacts(config.adapters_folder, fetch, credentials, settings.read())
+        artifacts = Artifacts(config.adapters_folder, fetch_keyed, credentials, settings.read())
         ground = Ground(
             fleet, Adapters(database), artifacts, credentials, lambda instance, key: connect(instance.config, key)
         )
         adapters = AdapterController(ground)
         await adapters.restore(config.adapters)
         chronicle = Chronicle(fleet.journal, Events(database))
-        async with chronicle.kept(), arbitrated(fleet) as arbiter, fleet.watched(), adapters.running():
+        async with (
+            chronicle.kept(),
+            metered(fleet, gpus or Nvml(), Footprints(database)) as meter,
+            arbitrated(fleet, meter.capacity) as arbiter,
+            fleet.watched(),
+            adapters.running(),
+        ):
             yield Company(fleet, adapters, arbiter, chronicle)

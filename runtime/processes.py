@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -53,3 +54,27 @@ def listener(port: int) -> str | None:
         }
     )
     return identity(pids[0]) if pids else None
+
+
+def family(processes: Iterable[str]) -> frozenset[int]:
+    """The pids of those that run, by their identities, and of all below them. Blocking."""
+    found: set[int] = set()
+    for process in processes:
+        if is_running(process):
+            pid = int(process.partition(":")[0])
+            try:
+                found |= {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+            except psutil.Error:
+                continue  # it has ended meanwhile
+    return frozenset(found)
+
+
+def resident(pids: Iterable[int]) -> int:
+    """Bytes of the machine's memory that they hold, pinned and shared ones among them. Blocking."""
+    held = 0
+    for pid in pids:
+        try:
+            held += psutil.Process(pid).memory_info().rss
+        except psutil.Error:
+            continue
+    return held

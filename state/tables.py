@@ -88,3 +88,13 @@ events = Table(
     Column("seconds", Float, nullable=True),
     Column("level", Integer, nullable=True),
 )
+
+footprints = Table(
+    "footprints",
+    metadata,
+    Column("instance", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("awake", JSON, nullable=False),
+    Column("asleep", JSON, nullable=False),
+    Column("measured_at", Float, nullable=False),
+)

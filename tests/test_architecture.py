@@ -25,6 +25,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "alembic": ("state/*",),
     "aiosqlite": ("state/*",),
     "yaml": ("controller/config/*",),
+    "pynvml": ("runtime/gpus.py",),
 }
 ENVIRONMENT = (
     "launch.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -15,17 +14,18 @@ from runtime import adapters
 from runtime.adapters import UnfitAdapter
 from runtime.downloads.credentials import Credentials as StoreCredentials
 from runtime.downloads.credentials import credentials_of
+from runtime.downloads.fetch import Artifact
 from runtime.downloads.source import LocalSource, parse
 from runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Fetch = Callable[[str, Path, StoreCredentials], Awaitable[object]]
-"""Makes the folder hold what the source holds. Raises ``DownloadError``."""
+Fetch = Callable[[str, Path, StoreCredentials], Awaitable[Artifact]]
+"""Makes a folder below the given one that holds what the source holds now. Raises ``DownloadError``."""
 
 
 class Artifacts:
-    """Each artefact has a folder of its own, by adapter and source: an engine never sees one change under it."""
+    """Each artefact has a folder of its own, by adapter, source and revision: an engine never sees one change."""
 
     def __init__(self, folder: Path, fetch: Fetch, credentials: Credentials, settings: Settings) -> None:
         self._folder = folder
@@ -33,20 +33,17 @@ class Artifacts:
         self._credentials = credentials
         self._settings = settings
 
-    def folder_of(self, name: str, spec: AdapterSpec) -> Path:
-        """A path of this machine is used as it is."""
+    async def get(self, name: str, spec: AdapterSpec) -> str:
+        """The folder, whole; a path of this machine is used as it is.
+
+        Raises ``DownloadError`` and ``CredentialsUnusable``.
+        """
         source = parse(spec.artifact_url)
         if isinstance(source, LocalSource):
-            return source.path
-        return self._folder / name / hashlib.sha256(source.identity.encode()).hexdigest()[:16]
-
-    async def get(self, name: str, spec: AdapterSpec) -> str:
-        """The folder, whole. Raises ``DownloadError`` and ``CredentialsUnusable``."""
-        source, folder = parse(spec.artifact_url), self.folder_of(name, spec)
-        if not isinstance(source, LocalSource):
-            given = await asyncio.to_thread(self._credentials.read, spec.secret) if spec.secret else {}
-            await self._fetch(spec.artifact_url, folder, credentials_of(given, self._settings))
-        return str(folder)
+            return str(source.path)
+        given = await asyncio.to_thread(self._credentials.read, spec.secret) if spec.secret else {}
+        artifact = await self._fetch(spec.artifact_url, self._folder / name, credentials_of(given, self._settings))
+        return str(artifact.path)
 
     async def check(self, folder: str, bases: Sequence[str], max_rank: int | None) -> None:
         """Raises ``UnfitAdapter`` with the reason why an engine would refuse it."""

@@ -275,7 +275,7 @@ class InstanceSection(Section):
     env: Variables = {}
     """Environment variables, as engine_env; of a variable in both, env wins."""
     gpus: Annotated[tuple[Gpu, ...], BeforeValidator(values.as_tuple)] = ()
-    """Numbers of the GPUs this engine may see. Sets CUDA_VISIBLE_DEVICES."""
+    """Numbers of the GPUs this engine may see, as nvidia-smi shows them. Sets CUDA_VISIBLE_DEVICES and its order."""
     memory_gib: Amounts | None = None
     """What it takes awake, in GiB, over all its GPUs in equal parts; or a mapping from GPU to GiB."""
     asleep_memory_gib: Amounts | None = None

@@ -13,6 +13,7 @@ from controller.fleet.admission import View
 from controller.fleet.circuit import Breaker
 from controller.fleet.journal import Happened, Journal
 from controller.fleet.state import State
+from controller.residency.footprint import Footprint
 from runtime.engines.base import Engine
 from state.sleep_marks import SleepMark
 
@@ -89,6 +90,7 @@ class Instance:
         self.used_at = self.since  # when it last had nothing left in flight
         self.firm = False  # while draining: no request calls it off
         self.gone = False  # failed, and nobody listens at its address
+        self.measured: Footprint | None = None  # of its levels of sleep, those that it was seen at
         self.wake_seconds: deque[float] = deque(maxlen=WAKES_KEPT)
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
@@ -255,6 +257,11 @@ class Instance:
         self.gone = True
         for tell in self.watchers:
             tell()
+
+    def learn(self, measured: Footprint) -> None:
+        """What it takes has been measured."""
+        self.measured = measured
+        self._tell()
 
     def tell(
         self,

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 
 from controller.config.model import Instance as InstanceConfig
-from runtime.processes import is_running, listener
+from runtime.processes import family, is_running, listener
 from state.launches import Launches
 
 
@@ -25,6 +25,14 @@ class Origin:
         if self._process is None or not await asyncio.to_thread(is_running, self._process):
             self._process = await asyncio.to_thread(listener, self._config.spec.port)
         return self._process
+
+    async def pids(self) -> frozenset[int]:
+        """Of all processes of the engine; none where it is on another machine."""
+        if not self._local:
+            return frozenset()
+        launch = (await self._launches.all()).get(self._config.name)
+        roots = {launch.process if launch is not None else None, await self.process()} - {None}
+        return await asyncio.to_thread(family, [root for root in roots if root is not None])
 
     async def starting(self) -> bool:
         """Whether the process that the launcher started runs, and was never ready: then it is worth waiting for."""

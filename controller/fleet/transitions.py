@@ -17,6 +17,7 @@ from controller.fleet.instance import Drain, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.keeper import Keeper, NoKeeper
 from controller.fleet.origin import Origin
+from controller.fleet.scales import Scales, no_scales
 from controller.fleet.single_flight import SingleFlight
 from controller.fleet.state import State
 from runtime.engines.base import EngineError, NotSupported
@@ -46,11 +47,16 @@ class Transitions(Finding):
         super().__init__(instance, marks, origin)
         self.keeper: Keeper = NoKeeper()
         self.depth: Depth = wished_depth
+        self.scales: Scales = no_scales
         self._flights = SingleFlight(self.instance.name, self._broke)
 
     async def process(self) -> str | None:
         """The identity of the engine's process; None where it is not known."""
         return await self._origin.process()
+
+    async def pids(self) -> frozenset[int]:
+        """Of all processes of the engine; none where they are not known."""
+        return await self._origin.pids()
 
     async def aclose(self) -> None:
         """Stop what is under way. Its mark tells the next gateway what the engine may have been told."""
@@ -94,6 +100,7 @@ class Transitions(Finding):
             level = wished or self.depth(instance)  # nothing is awaited from here until it drains for that
             began = instance.clock()
             mark = await self._drain(cause, drain_seconds, level, firm)
+            settled = await self.scales(instance, level)
             failure: EngineError | None = None
             try:
                 await self._engine.sleep(level)
@@ -106,6 +113,8 @@ class Transitions(Finding):
             except EngineError as error:
                 failure = error
                 asleep = await self._doubt.settle(level, error, expected=True)
+            if asleep:
+                await settled()
             await self._end_of_sleep(asleep, failure, mark, instance.clock() - began)
 
     async def _end_of_sleep(
@@ -261,8 +270,10 @@ class Transitions(Finding):
                         raise EngineFailed(str(stopped)) from stopped
                     raise
             instance.enter_leaving()
+            settled = await self.scales(instance, 0)
             try:
                 await self.keeper.stop(instance.name)
+                await settled()
             except BaseException:
                 await self._find_out()
                 raise

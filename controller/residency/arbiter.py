@@ -20,7 +20,7 @@ from controller.residency import tenants
 from controller.residency.books import Books
 from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
 from controller.residency.line import Line, Waiting
-from controller.residency.memory import gib, lacks, minus
+from controller.residency.memory import NOTHING, Memory, gib, lacks, minus
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,10 @@ WAKEABLE = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.STOPPED})
 class Arbiter:
     """The fleet's waker. It looks, decides and acts in one step of the event loop: nothing changes in between."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, measured: Memory = NOTHING) -> None:
+        """``measured``: what places have of which the YAML says nothing."""
         self._fleet = fleet
+        self._measured = measured
         self._line = Line()
         self._granted: set[str] = set()
         self._leaving: dict[str, Evict] = {}
@@ -56,10 +58,10 @@ class Arbiter:
         return self._fleet.config
 
     def _take_in(self, one: Transitions) -> None:
-        if tenants.is_managed(one.instance, self.config):
-            one.instance.watchers.append(self._look_soon)
-            one.instance.on_idle = self._look_soon
-            one.depth = self.sleep_level
+        """Also those that take no part: they may be measured yet, or be given figures."""
+        one.instance.watchers.append(self._look_soon)
+        one.instance.on_idle = self._look_soon
+        one.depth = self.sleep_level
 
     async def aclose(self) -> None:
         for handle in (self._due, self._timer):
@@ -143,7 +145,8 @@ class Arbiter:
 
     def books(self) -> Books:
         instances = self._fleet.instances.values()
-        return tenants.books(instances, self.config.capacity, self._granted)
+        capacity = tenants.capacity(instances, self.config.capacity, self._measured)
+        return tenants.books(instances, capacity, self._granted)
 
     # -- looking and deciding ------------------------------------------------------------------------------------
 
@@ -325,9 +328,9 @@ class Arbiter:
 
 
 @asynccontextmanager
-async def arbitrated(fleet: Fleet) -> AsyncIterator[Arbiter]:
-    """Has an arbiter in charge of the fleet while open."""
-    arbiter = Arbiter(fleet)
+async def arbitrated(fleet: Fleet, measured: Memory = NOTHING) -> AsyncIterator[Arbiter]:
+    """Has an arbiter in charge of the fleet while open. ``measured``: what places have."""
+    arbiter = Arbiter(fleet, measured)
     fleet.put_in_charge(arbiter)
     try:
         yield arbiter

@@ -11,6 +11,7 @@ from controller.fleet.state import AWAKE, State
 from controller.residency.books import Books, held
 from controller.residency.decision import Resident
 from controller.residency.footprint import Footprint
+from controller.residency.measured import completed
 from controller.residency.memory import GIB, NOTHING, Memory
 
 NO_FIGURES = Footprint(NOTHING, {1: NOTHING, 2: NOTHING})
@@ -22,12 +23,25 @@ START_SECONDS = 60.0
 
 
 def footprint_of(instance: Instance) -> Footprint:
-    return instance.config.footprint or NO_FIGURES
+    """As the YAML says; else as it was measured."""
+    if instance.config.footprint is not None:
+        return instance.config.footprint
+    return NO_FIGURES if instance.measured is None else completed(instance.measured)
 
 
 def is_managed(instance: Instance, config: Config) -> bool:
     """Whether it takes part: it has figures, or rivals."""
-    return instance.config.footprint is not None or instance.config.model in config.rivals
+    return has_figures(instance) or instance.config.model in config.rivals
+
+
+def has_figures(instance: Instance) -> bool:
+    return instance.config.footprint is not None or instance.measured is not None
+
+
+def capacity(instances: Collection[Instance], declared: Memory, measured: Memory) -> Memory:
+    """Of the places in the YAML; of others as measured, if anybody is known to take memory there."""
+    used = {place for one in instances for place in footprint_of(one).awake}
+    return {**{place: size for place, size in measured.items() if place in used}, **declared}
 
 
 def books(instances: Collection[Instance], capacity: Memory, granted: Collection[str]) -> Books:

@@ -37,11 +37,18 @@ def _prune(missing: Memory, useful: Sequence[Candidate[T]]) -> list[Candidate[T]
         leaving.append(one)
         if not lacks(missing, _freed(missing, leaving)):
             break
+    while (fewer := _without_one(missing, leaving)) is not None:
+        leaving = fewer
+    return leaving
+
+
+def _without_one(missing: Memory, leaving: Sequence[Candidate[T]]) -> list[Candidate[T]] | None:
+    """Without the dearest that may stay. Once it stays, another may: it may have taken memory by leaving."""
     for one in sorted(leaving, key=lambda one: -one[0]):
         fewer = [other for other in leaving if other is not one]
         if fewer and not lacks(missing, _freed(missing, fewer)):
-            leaving = fewer
-    return leaving
+            return fewer
+    return None
 
 
 def _helps(missing: Memory, one: Candidate[T]) -> bool:

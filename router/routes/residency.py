@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from controller.fleet.fleet import Fleet
+from controller.fleet.instance import Instance
 from controller.fleet.state import State
 from controller.residency import tenants
 from controller.residency.arbiter import Arbiter
@@ -21,9 +22,17 @@ class Place(BaseModel):
     free: int
 
 
+class Measured(BaseModel):
+    """``asleep``: by level, those that it was seen at."""
+
+    awake: dict[str, int]
+    asleep: dict[int, dict[str, int]]
+
+
 class Tenant(BaseModel):
     """One instance. In bytes, by place: ``held`` now, ``awake`` and ``asleep`` (by level) what it takes then.
 
+    ``measured``: what it was seen to take, where there is a driver to ask; the YAML's figures go before it.
     ``managed``: it takes part. ``wake_seconds``: what its wake is expected to take.
     """
 
@@ -37,6 +46,7 @@ class Tenant(BaseModel):
     held: dict[str, int]
     awake: dict[str, int]
     asleep: dict[int, dict[str, int]]
+    measured: Measured | None
     wake_seconds: float
     leaving: bool
 
@@ -67,6 +77,12 @@ def residency_endpoints(arbiter: Arbiter, fleet: Fleet) -> list[Endpoint]:
     return [Endpoint("GET", "/residency", residency, "Who is in memory, and who waits for room", "fleet", Residency)]
 
 
+def _measured(instance: Instance) -> Measured | None:
+    if (found := instance.measured) is None:
+        return None
+    return Measured(awake=dict(found.awake), asleep={level: dict(amount) for level, amount in found.asleep.items()})
+
+
 def _residency(arbiter: Arbiter, fleet: Fleet) -> Residency:
     books, config = arbiter.books(), arbiter.config
     used = books.used
@@ -84,6 +100,7 @@ def _residency(arbiter: Arbiter, fleet: Fleet) -> Residency:
             held=dict(books.held[name]),
             awake=dict(footprint.awake),
             asleep={level: dict(amount) for level, amount in tenants.levels(one).items()},
+            measured=_measured(one),
             wake_seconds=tenants.wake_seconds(one),
             leaving=name in arbiter.leaving,
         )

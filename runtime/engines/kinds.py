@@ -85,5 +85,7 @@ def command(spec: EngineSpec) -> Command:
         extra = build(spec)
     else:
         raise ValueError(f"an engine of kind {spec.kind!r} needs a command or a url")
-    gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))} if spec.gpus else {}
+    gpus = {}
+    if spec.gpus:  # by the numbers that the driver gives them; CUDA's own come from a guess at which is fastest
+        gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))}
     return Command(extra.argv, {**gpus, **extra.env, **spec.env})

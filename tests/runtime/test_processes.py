@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runtime.processes import identity, is_running, listener
+from runtime.processes import family, identity, is_running, listener, resident
 
 SLEEPER = "import sys; print('up', flush=True); sys.stdin.read()"
 
@@ -89,3 +89,24 @@ def test_the_listener_of_a_port() -> None:
         client.connect(("127.0.0.1", port))
         assert listener(client.getsockname()[1]) is None
     assert listener(port) is None
+
+
+def test_a_family_is_a_process_and_all_below_it(process: subprocess.Popen[str]) -> None:
+    """By its identity: a pid that now belongs to somebody else is nobody's."""
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        own, other = identity(parent.pid), identity(process.pid)
+        assert own is not None
+        assert other is not None
+        found = family([own, other, f"{os.getpid()}:1", "nobody:1"])
+        below = {child.pid for child in psutil.Process(parent.pid).children(recursive=True)}
+        assert found == {parent.pid, process.pid, *below}
+        assert below
+        assert resident(found) > resident([process.pid]) > 0
+        for pid in below:
+            psutil.Process(pid).kill()
+    assert resident([parent.pid]) == 0

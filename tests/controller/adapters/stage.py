@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from controller.adapters.artifacts import Artifacts
 from controller.adapters.controller import AdapterController
@@ -28,6 +29,7 @@ from controller.fleet.adapter_route import AdapterRoute
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from runtime.downloads.errors import AccessDenied, DownloadError, SourceUnreachable
+from runtime.downloads.fetch import Artifact
 from runtime.engines.base import AdapterSeen, AlreadyLoaded, Engine, EngineRefused, EngineUnreachable, NotLoaded, Sight
 from runtime.engines.spec import Capabilities
 from runtime.settings import Settings
@@ -163,7 +165,7 @@ class FakeArtifacts(Artifacts):
         await asyncio.sleep(0.5)
         if self.trouble is not None:
             raise {LATER: SourceUnreachable, NEVER: AccessDenied}[self.trouble]("the source says no")
-        folder = str(self.folder_of(name, spec))
+        folder = _folder_of(name, spec.artifact_url)
         self.whole.add(folder)
         return folder
 
@@ -227,8 +229,12 @@ class _Launches(Launches):
         return {}
 
 
-async def _fetch_nothing(source: str, folder: Path, credentials: object) -> None:
+async def _fetch_nothing(source: str, folder: Path, credentials: object) -> Artifact:
     raise DownloadError(source)
+
+
+def _folder_of(name: str, source: str) -> str:
+    return source if source.startswith("/") else f"/adapters/{name}/{quote(source, safe='')}"
 
 
 class Stage:
@@ -297,9 +303,7 @@ class Stage:
         self.wait_for(self.controller.put(name, AdapterSpec.model_validate(spec)))
 
     def path(self, name: str, source: str) -> str:
-        return str(
-            self.artifacts.folder_of(name, AdapterSpec.model_validate({"baseModel": "b", "artifactURL": source}))
-        )
+        return _folder_of(name, source)
 
     def instance(self, name: str) -> Instance:
         return self.fleet.instances[name]

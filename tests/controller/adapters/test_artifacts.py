@@ -13,7 +13,10 @@ from controller.adapters.credentials import Credentials, CredentialsUnusable
 from controller.adapters.spec import AdapterSpec
 from runtime.adapters import UnfitAdapter
 from runtime.downloads.credentials import Credentials as StoreCredentials
+from runtime.downloads.fetch import Artifact
+from runtime.downloads.keyed import fetch_keyed
 from runtime.settings import Settings
+from tests.runtime.downloads.web_server import Page, web
 
 pytestmark = pytest.mark.anyio
 
@@ -30,13 +33,15 @@ class Fetched:
     def __init__(self) -> None:
         self.asked: list[tuple[str, StoreCredentials]] = []
 
-    async def __call__(self, source: str, folder: Path, credentials: StoreCredentials) -> None:
+    async def __call__(self, source: str, root: Path, credentials: StoreCredentials) -> Artifact:
         self.asked.append((source, credentials))
+        folder = root / source.rpartition("/")[2]
         await asyncio.to_thread(make, folder)
+        return Artifact(folder, source, None, 1, 8)
 
 
 def make(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps({"r": 8}))
 
 
@@ -56,6 +61,22 @@ async def test_each_source_has_a_folder_of_its_own(artifacts: Artifacts, tmp_pat
     assert one != two and Path(one).parent == Path(two).parent == tmp_path / "kept" / "sql"
     assert await artifacts.get("sql", spec("/models/sql")) == "/models/sql"
     assert artifacts.owns(one) and not artifacts.owns("/models/sql") and not artifacts.owns(None)
+
+
+async def test_a_source_that_has_changed_has_another_folder(tmp_path: Path) -> None:
+    """An engine knows blocks in its prefix cache by the path: it must not find other weights there."""
+    artifacts = Artifacts(tmp_path / "kept", fetch_keyed, Credentials(tmp_path / "c.json", {}), Settings())
+    async with web() as site:
+        site.pages["/adapter_config.json"] = Page(b'{"r": 8}', etag='"1"')
+        wanted = spec(site.url("/adapter_config.json"))
+        first = await artifacts.get("sql", wanted)
+        assert await artifacts.get("sql", wanted) == first
+        site.pages["/adapter_config.json"] = Page(b'{"r": 4}', etag='"2"')
+        second = await artifacts.get("sql", wanted)
+    assert second != first
+    await artifacts.check(second, (), 4)
+    with pytest.raises(UnfitAdapter, match="rank 8"):
+        await artifacts.check(first, (), 4)
 
 
 async def test_what_nobody_uses_is_deleted(artifacts: Artifacts, tmp_path: Path) -> None:

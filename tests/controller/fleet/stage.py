@@ -173,11 +173,15 @@ class FakeOrigin(Origin):
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
         self.now: str | None = "1:100"
+        self.family = frozenset({1, 2})
         self.launching = False
 
     async def process(self) -> str | None:
         await self.steps.take("process")
         return self.now
+
+    async def pids(self) -> frozenset[int]:
+        return self.family
 
     async def starting(self) -> bool:
         return self.launching

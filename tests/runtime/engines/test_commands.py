@@ -67,12 +67,20 @@ def test_commands(engine: EngineSpec, argv: str, env: dict[str, str]) -> None:
 def test_the_users_variables_win() -> None:
     """Over what the kind adds, and over the GPUs."""
     made = command(spec("vllm", gpus=(0, 2), env={"VLLM_SERVER_DEV_MODE": "0", "A": "b"}))
-    assert made.env == {"VLLM_SERVER_DEV_MODE": "0", "A": "b", "CUDA_VISIBLE_DEVICES": "0,2"}
+    assert made.env == {
+        "VLLM_SERVER_DEV_MODE": "0",
+        "A": "b",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "0,2",
+    }
 
 
 def test_a_command_of_ones_own_gets_the_gpus_too() -> None:
     """And nothing else that was not asked for."""
-    assert command(spec("vllm", command=("x",), gpus=(1,))).env == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert command(spec("vllm", command=("x",), gpus=(1,))).env == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "1",
+    }
 
 
 def test_an_unknown_server_cannot_be_started() -> None:
