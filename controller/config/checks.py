@@ -9,7 +9,7 @@ from pathlib import Path
 from controller.config import resolve
 from controller.config.memory import gpus_of
 from controller.config.mistakes import KeyPath
-from controller.config.model import FRONTEND, session_name
+from controller.config.model import FRONTEND, SIDECAR_HOST, session_name
 from controller.config.schema import ConfigFile, InstanceSection, RouterSection
 from controller.config.values import EVERYWHERE, HOST
 from runtime.engines.kinds import KINDS
@@ -37,6 +37,7 @@ def check(written: ConfigFile, folder: Path, environment: Mapping[str, str]) -> 
         yield from _sleep(path, section, written, environment)
         yield from _gpus(path, section, written)
         yield from _memory(path, section, written)
+        yield from _sidecar(path, section)
     yield from _groups(written)
 
 
@@ -76,6 +77,11 @@ def _instance_names(written: ConfigFile) -> Iterator[Finding]:
             yield path, problem, "choose names that differ in letters, digits, - or _"
         else:
             sessions[session] = f"instance {name!r}"
+    for index, section in enumerate(written.instances):
+        session = session_name("", resolve.runtime_name(section))
+        if section.sidecar and session in sessions:
+            problem = f"its sidecar's session would be called {session!r}, as is that of {sessions[session]}"
+            yield ("instances", index, "sidecar"), problem, "rename one of the two"
 
 
 def _model_names(written: ConfigFile) -> Iterator[Finding]:
@@ -140,6 +146,13 @@ def _ports(written: ConfigFile) -> Iterator[Finding]:
             key = "port" if section.port is not None else "url" if section.url is not None else _arguments_key(section)
             problem = f"port {port} is already used by {taken[address]}"
             yield ("instances", index, key), problem, "give each engine a port of its own"
+    for index, section in enumerate(written.instances):
+        if section.sidecar and section.sidecar_port is not None:
+            address = _machine(SIDECAR_HOST), section.sidecar_port
+            if address in taken:
+                problem = f"port {section.sidecar_port} is already used by {taken[address]}"
+                yield ("instances", index, "sidecar_port"), problem, "give each sidecar a port of its own"
+            taken.setdefault(address, f"the sidecar of instances[{index}]")
 
 
 def _arguments_key(section: InstanceSection) -> str:
@@ -166,7 +179,7 @@ def _origin(path: KeyPath, section: InstanceSection) -> Iterator[Finding]:
         yield (*path, "engine"), problem, "add url (it runs already) or command (how to start it)"
     if section.url is not None:
         # With memory_gib, gpus says where its memory is.
-        meaningless = ("command", "host", "port", "using_venv", *(() if section.memory_gib else ("gpus",)))
+        meaningless = ("command", "host", "port", "using_venv", "sidecar", *(() if section.memory_gib else ("gpus",)))
         for key in meaningless:
             if getattr(section, key):
                 problem = f"means nothing beside url: {section.url} is never launched"
@@ -262,6 +275,15 @@ def _memory(path: KeyPath, section: InstanceSection, written: ConfigFile) -> Ite
     if written.gpus and unknown:
         problem = f"GPU {min(unknown)} is not among those at the top of the file ({', '.join(map(str, written.gpus))})"
         yield (*path, "gpus" if section.gpus else "memory_gib"), problem, "add it there, or mend the number"
+
+
+def _sidecar(path: KeyPath, section: InstanceSection) -> Iterator[Finding]:
+    kind = resolve.kind_of(section)
+    if section.sidecar_port is not None and not section.sidecar:
+        yield (*path, "sidecar_port"), "means nothing without sidecar: true", "add it, or remove this"
+    if section.sidecar and not KINDS[kind].metrics:
+        able = ", ".join(name for name, one in KINDS.items() if one.metrics)
+        yield (*path, "sidecar"), f"there is no sidecar for an engine of kind {kind!r}", f"there is for {able}"
 
 
 def _groups(written: ConfigFile) -> Iterator[Finding]:

@@ -24,6 +24,20 @@ from runtime.engines.spec import EngineSpec
 SleepSettings = SleepSection
 FRONTEND = "frontend"
 """The router's own session; no instance may be called so."""
+SIDECAR_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A ``python -m runtime`` beside one engine, on loopback. ``name``: as the launcher knows it."""
+
+    name: str
+    session: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{SIDECAR_HOST}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,7 @@ class Instance:
     footprint: Footprint | None = None
     start: Start = "awake"
     venv: Path | None = None
+    sidecar: Sidecar | None = None
 
     @property
     def launched(self) -> bool:

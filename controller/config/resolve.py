@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from controller.adapters.selector import selects, wants_adapters
 from controller.adapters.spec import AdapterSpec
 from controller.config import memory
-from controller.config.model import Config, Instance, session_name
+from controller.config.model import Config, Instance, Sidecar, session_name
 from controller.config.schema import ConfigFile, InstanceSection, SleepSection
 from controller.config.values import HOST
 from runtime.engines.kinds import KINDS
@@ -36,9 +36,10 @@ DEFAULT_HOST = "127.0.0.1"
 
 def resolve(file: Path, digest: str, written: ConfigFile, environment: Mapping[str, str]) -> Config:
     ports = assign_ports(written)
+    sidecars = _sidecars(written, ports)
     instances = tuple(
-        _instance(section, port, written, file.parent, environment)
-        for section, port in zip(written.instances, ports, strict=True)
+        _instance(section, port, sidecar, written, file.parent, environment)
+        for section, port, sidecar in zip(written.instances, ports, sidecars, strict=True)
     )
     return Config(
         file=file,
@@ -115,16 +116,44 @@ def port_number(text: str) -> int | None:
 def assign_ports(written: ConfigFile) -> tuple[int, ...]:
     """Each instance's port. One that says none gets a port made from its name, the next free one on a clash."""
     declared = [declared_port(section) for section in written.instances]
-    taken = {port for port in declared if port is not None} | {written.router.router_port}
-    ports = []
-    for section, port in zip(written.instances, declared, strict=True):
-        if port is None:
-            port = FIRST_PORT + zlib.crc32(name_of(section).encode()) % PORTS
-            while port in taken:
-                port = FIRST_PORT + (port - FIRST_PORT + 1) % PORTS
-            taken.add(port)
-        ports.append(port)
-    return tuple(ports)
+    taken = {port for port in declared if port is not None} | _taken_beside(written)
+    return tuple(
+        _assigned(name_of(section), taken) if port is None else port
+        for section, port in zip(written.instances, declared, strict=True)
+    )
+
+
+def runtime_name(section: InstanceSection) -> str:
+    """What the launcher calls the sidecar."""
+    return f"{name_of(section)}-runtime"
+
+
+def _sidecars(written: ConfigFile, ports: tuple[int, ...]) -> tuple[Sidecar | None, ...]:
+    taken = {*ports} | _taken_beside(written)
+    found: list[Sidecar | None] = []
+    for section in written.instances:
+        if not section.sidecar:
+            found.append(None)
+            continue
+        name = runtime_name(section)
+        port = section.sidecar_port or _assigned(name, taken)
+        found.append(Sidecar(name, session_name(written.launch.session_prefix, name), port))
+    return tuple(found)
+
+
+def _taken_beside(written: ConfigFile) -> set[int]:
+    """Ports of the file that are no engine's."""
+    given = {section.sidecar_port for section in written.instances if section.sidecar_port is not None}
+    return given | {written.router.router_port}
+
+
+def _assigned(name: str, taken: set[int]) -> int:
+    """A port made from ``name``, the next free one on a clash; it is taken then."""
+    port = FIRST_PORT + zlib.crc32(name.encode()) % PORTS
+    while port in taken:
+        port = FIRST_PORT + (port - FIRST_PORT + 1) % PORTS
+    taken.add(port)
+    return port
 
 
 def host_of(section: InstanceSection) -> str:
@@ -161,7 +190,12 @@ def base_url_of(section: InstanceSection, port: int) -> str:
 
 
 def _instance(
-    section: InstanceSection, port: int, written: ConfigFile, folder: Path, environment: Mapping[str, str]
+    section: InstanceSection,
+    port: int,
+    sidecar: Sidecar | None,
+    written: ConfigFile,
+    folder: Path,
+    environment: Mapping[str, str],
 ) -> Instance:
     facts = facts_of(section)
     venv = venv_of(section, folder)
@@ -200,6 +234,7 @@ def _instance(
         footprint=memory.footprint(section, written),
         start=section.start,
         venv=venv,
+        sidecar=sidecar,
     )
 
 

@@ -294,6 +294,10 @@ class InstanceSection(Section):
     """Its share of the model's requests, relative to the other replicas."""
     timeouts: Annotated[TimeoutSection, BeforeValidator(values.none_is_empty)] = TimeoutSection()
     """How long this engine may take; what is not set here is as in the router's section."""
+    sidecar: StrictBool = False
+    """Whether a sidecar is started beside the engine, in the session <session_prefix><name>-runtime."""
+    sidecar_port: Port | None = None
+    """The port the sidecar listens on, on loopback. By default one from 20000 made from the name."""
     sleep_flags: StrictBool = True
     """Whether the flags and variables an engine needs for sleeping are added to its command."""
     sleep_manager: Annotated[SleepSection, BeforeValidator(values.none_is_empty)] = SleepSection()

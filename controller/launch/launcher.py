@@ -19,7 +19,7 @@ from controller.launch.sessions import CannotStart, close_session, last_leader, 
 from controller.launch.succession import NothingToRenew, renew
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux, TmuxError
-from controller.launch.unit import Unit
+from controller.launch.unit import ROUTER, Unit
 from runtime.processes import identity, is_running
 from state.launches import Launch, Launches
 
@@ -88,7 +88,7 @@ class Launcher:
 
         Raises ``NothingToRenew``.
         """
-        pane = await self._survey.pane(unit) if unit.instance is None else None
+        pane = await self._survey.pane(unit) if unit.service is ROUTER else None
         if pane is None or pane.dead:
             raise NothingToRenew
         self._progress.begin(unit.name, unit.log)

@@ -126,13 +126,16 @@ class Operations:
         return tuple(unit for unit in self.units if not names or unit in chosen)
 
     def named(self, names: Sequence[str]) -> tuple[Unit, ...]:
+        """An engine comes with its sidecar; a sidecar goes alone."""
         elsewhere = {instance.name for instance in self._config.instances if not instance.launched}
         for name in names:
             if name in elsewhere:
                 raise UnknownName(f"{name} has a url: the launcher neither starts nor stops it")
             if name not in self._every:
                 raise UnknownName(f"there is no {name!r} here; the known names are {', '.join(self._every)}")
-        return tuple(self._every[name] for name in dict.fromkeys(names))
+        beside = {one.name: one.sidecar.name for one in self._config.instances if one.sidecar}
+        whole = [part for name in names for part in (name, *([beside[name]] if name in beside else []))]
+        return tuple(self._every[name] for name in dict.fromkeys(whole))
 
     @asynccontextmanager
     async def _fleet(self) -> AsyncIterator[tuple[Launcher, Survey]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Protocol
 
@@ -62,9 +62,12 @@ class EngineProbe:
             return None
 
 
-class FrontendProbe:
-    def __init__(self, url: str, client: httpx2.AsyncClient) -> None:
+class ServiceProbe:
+    """``answer``: what its ``/health`` says of it."""
+
+    def __init__(self, url: str, answer: Mapping[str, str], client: httpx2.AsyncClient) -> None:
         self._url = url
+        self._answer = dict(answer)
         self._client = client
 
     async def healthy(self) -> bool | None:
@@ -79,7 +82,7 @@ class FrontendProbe:
     async def recognised(self) -> bool:
         try:
             answer = await self._client.get(f"{self._url}/health", timeout=PROBE_SECONDS)
-            return answer.status_code == 200 and bool(answer.json() == {"status": "healthy"})
+            return answer.status_code == 200 and bool(answer.json() == self._answer)
         except (httpx2.HTTPError, ValueError):
             return False
 

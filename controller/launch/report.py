@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from controller.config.model import Config, Instance
+from controller.config.model import FRONTEND, Config, Instance
 from controller.launch import plan
 from controller.launch.environment import MARKER
 from controller.launch.progress import say
@@ -82,8 +82,7 @@ def check(console: Console, config: Config, units: Sequence[Unit]) -> None:
         if not instance.launched:
             say(console, f"\n{instance.name}: {instance.model}, runs already at {instance.spec.base_url}; not launched")
     for unit in units:
-        what = f"{unit.instance.model} ({unit.instance.spec.kind})" if unit.instance else "the router"
-        say(console, f"\n{unit.name}: {what} at {unit.url}, tmux session {unit.session}, log {unit.log}")
+        say(console, f"\n{unit.name}: {unit.what} at {unit.url}, tmux session {unit.session}, log {unit.log}")
         if unit.instance is not None:
             _additions(console, unit.instance)
             _sleep(console, unit.instance)
@@ -110,7 +109,7 @@ def commands(console: Console, units: Sequence[Unit]) -> None:
 
 def sessions(console: Console, panes: Sequence[Pane], config: Config | None) -> None:
     """One line for each session: its name, what it is, whose it is."""
-    known = {instance.name for instance in config.instances} | {"frontend"} if config else set()
+    known = _names(config) if config else set()
     for pane in sorted(panes, key=lambda pane: pane.session):
         state = f"died ({pane.status})" if pane.dead else f"pid {pane.pid}"
         notes = [state, *(["attached"] if pane.attached else [])]
@@ -121,6 +120,11 @@ def sessions(console: Console, panes: Sequence[Pane], config: Config | None) -> 
         say(console, f"{pane.session}: {', '.join(notes)}")
     if not panes:
         say(console, "no sessions")
+
+
+def _names(config: Config) -> set[str]:
+    beside = {instance.sidecar.name for instance in config.instances if instance.sidecar}
+    return {instance.name for instance in config.instances} | beside | {FRONTEND}
 
 
 def _additions(console: Console, instance: Instance) -> None:

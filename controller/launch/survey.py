@@ -10,7 +10,7 @@ import httpx2
 
 from controller.config.model import FRONTEND, Config, Instance
 from controller.launch.plan import Seen, find
-from controller.launch.readiness import EngineProbe, FrontendProbe, Probe
+from controller.launch.readiness import EngineProbe, Probe, ServiceProbe
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit
 from runtime.processes import identity
@@ -42,8 +42,9 @@ class Survey:
         self._units = {unit.name: unit for unit in units}
         self._tmux = tmux
         self.probes: dict[str, Probe] = {instance.name: EngineProbe(instance, client) for instance in config.instances}
-        if FRONTEND in self._units:
-            self.probes[FRONTEND] = FrontendProbe(self._units[FRONTEND].url, client)
+        for unit in units:
+            if unit.service is not None:
+                self.probes[unit.name] = ServiceProbe(unit.url, unit.service.health, client)
 
     async def seen(self, units: Sequence[Unit], records: Mapping[str, Launch]) -> dict[str, Seen]:
         panes = await asyncio.to_thread(self._panes)
@@ -61,18 +62,21 @@ class Survey:
         return find(unit, await asyncio.to_thread(self._tmux.panes))[0]
 
     async def rows(self, failures: Collection[str] = ()) -> list[Row]:
-        """Every instance, the frontend last. ``failures``: names known to have failed, whatever is seen."""
-        engines = [self._units[name] for name in self._units if name != FRONTEND]
-        every = [*engines, *([self._units[FRONTEND]] if FRONTEND in self._units else [])]
-        seen = await self.seen(every, {})
+        """Every instance and its sidecar, the frontend last.
+
+        ``failures``: names known to have failed, whatever is seen.
+        """
+        services = [unit for unit in self._units.values() if unit.service is not None]
+        seen = await self.seen(tuple(self._units.values()), {})
         rows = [self._row(instance, seen, failures) for instance in self._config.instances]
         done = list(await asyncio.gather(*rows))
-        if FRONTEND in self._units:
-            unit = self._units[FRONTEND]
-            state, healthy = await self._state(FRONTEND, seen[FRONTEND])
-            if FRONTEND in failures:
+        for unit in sorted(services, key=lambda one: one.name == FRONTEND):
+            assert unit.service is not None
+            state, healthy = await self._state(unit.name, seen[unit.name])
+            if unit.name in failures:
                 state, healthy = "failed", False
-            done.append(Row(FRONTEND, "", "router", unit.url, state, healthy, _session(unit, seen[FRONTEND])))
+            session = _session(unit, seen[unit.name])
+            done.append(Row(unit.name, "", unit.service.kind, unit.url, state, healthy, session))
         return done
 
     async def _row(self, instance: Instance, seen: Mapping[str, Seen], failures: Collection[str]) -> Row:
@@ -101,10 +105,13 @@ class Survey:
     async def _asleep(self, name: str, pane: Pane) -> bool:
         """By the engine's own word; where it cannot be asked, by the gateway's mark about the process that runs."""
         asleep = await self.probes[name].is_asleep()
-        if asleep is not None or name == FRONTEND:
+        if asleep is not None or self._is_service(name):
             return bool(asleep)
         mark = (await self._marks.all()).get(name)
         return mark is not None and mark.process == await asyncio.to_thread(identity, pane.pid)
+
+    def _is_service(self, name: str) -> bool:
+        return name in self._units and self._units[name].service is not None
 
     async def _look(self, unit: Unit, panes: Sequence[Pane], record: Launch | None) -> Seen:
         pane, strange = find(unit, panes)

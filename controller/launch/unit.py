@@ -1,4 +1,4 @@
-"""What the launcher starts: an engine, or the frontend (the router). One tmux session each."""
+"""What the launcher starts: an engine, a sidecar beside one, or the frontend (the router). One tmux session each."""
 
 from __future__ import annotations
 
@@ -8,24 +8,43 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import controller
-from controller.config.model import FRONTEND, Config, Instance, session_name
+from controller.config.model import FRONTEND, SIDECAR_HOST, Config, Instance, Sidecar, session_name
 from controller.config.resolve import ANY_ADDRESS
 from controller.launch import environment
 from controller.launch.mask import Mask
-from runtime.engines.kinds import command
-from runtime.engines.spec import EngineSpec
+from runtime.engines.kinds import command, dialect
+from runtime.engines.spec import CALL_SECONDS, EngineSpec
 
 YAML_DIGEST = "the YAML file"
 """Under this name the digest of the YAML is kept among the frontend's variables: the router reads all of it."""
 
+
+ENGINE_KEY, CALLS = "ENGINE_API_KEY", "REQUEST_TIMEOUT"
+"""Variables of the sidecar: the engine's key, and how long a call to the engine may take, in seconds."""
+SIDECAR_ROOTS = (Path("/models"), Path("/tmp/aibrix"))
 
 Start = tuple[list[str], dict[str, str]]
 """An argv and an environment as they are kept: without what is secret."""
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """Something of ours that runs beside the engines. ``health``: what its ``/health`` answers."""
+
+    kind: str
+    health: Mapping[str, str]
+
+
+ROUTER = Service("router", {"status": "healthy"})
+SIDECAR = Service("sidecar", {"status": "healthy", "service": "runtime"})
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
-    """``environment``: all of it. ``declared``: what does not come from the launcher's own. ``config``: whose it is."""
+    """``environment``: all of it. ``declared``: what does not come from the launcher's own. ``config``: whose it is.
+
+    An engine has its ``instance``, anything else its ``service``.
+    """
 
     name: str
     session: str
@@ -40,10 +59,18 @@ class Unit:
     declared: Mapping[str, str] = field(repr=False)
     mask: Mask = field(repr=False)
     instance: Instance | None = None
+    service: Service | None = None
 
     @property
     def marker(self) -> str:
         return self.environment[environment.MARKER]
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        if self.instance is not None:
+            return f"{self.instance.model} ({self.instance.spec.kind})"
+        return f"the {self.service.kind}" if self.service is not None else self.name
 
     @property
     def record(self) -> Start:
@@ -62,8 +89,13 @@ def log_of(config: Config, name: str) -> Path:
 
 def units(config: Config, process: Mapping[str, str], frontend: Sequence[str]) -> tuple[Unit, ...]:
     """All that the YAML wants launched, the frontend first. ``process``: the launcher's own environment."""
-    engines = [engine_unit(config, instance, process) for instance in config.instances if instance.launched]
-    return (frontend_unit(config, process, frontend), *engines) if config.router.enable_router else tuple(engines)
+    found = [frontend_unit(config, process, frontend)] if config.router.enable_router else []
+    for instance in config.instances:
+        if instance.launched:
+            found.append(engine_unit(config, instance, process))
+        if instance.sidecar is not None:
+            found.append(sidecar_unit(config, instance, instance.sidecar, process))
+    return tuple(found)
 
 
 def engine_unit(config: Config, instance: Instance, process: Mapping[str, str]) -> Unit:
@@ -102,7 +134,44 @@ def frontend_unit(config: Config, process: Mapping[str, str], argv: Sequence[str
         environment=environment.compose(process, _own_packages(process), folder=folder, venv=None, mark=mark),
         declared={YAML_DIGEST: config.digest},
         mask=mask_of(config),
+        service=ROUTER,
     )
+
+
+def sidecar_unit(config: Config, instance: Instance, sidecar: Sidecar, process: Mapping[str, str]) -> Unit:
+    folder, owner, spec = config.file.parent, owner_of(config.file), instance.spec
+    mark = environment.marker(owner, sidecar.name)
+    key = {ENGINE_KEY: spec.api_key} if spec.api_key else {}
+    declared = {CALLS: process.get(CALLS, f"{CALL_SECONDS:g}"), **key}
+    return Unit(
+        name=sidecar.name,
+        session=sidecar.session,
+        config=owner,
+        argv=sidecar_command(config, instance, sidecar),
+        folder=folder,
+        log=log_of(config, sidecar.name),
+        host=SIDECAR_HOST,
+        port=sidecar.port,
+        url=sidecar.url,
+        environment=environment.compose(
+            process, {**_own_packages(process), **declared}, folder=folder, venv=None, mark=mark
+        ),
+        declared=declared,
+        mask=mask_of(config),
+        service=SIDECAR,
+    )
+
+
+def sidecar_command(config: Config, instance: Instance, sidecar: Sidecar) -> tuple[str, ...]:
+    """It may write to the store of adapters, and where the programs that it stands for put things."""
+    spec = instance.spec
+    words = ["--engine", dialect(spec), "--engine-base-url", spec.base_url, "--model", spec.model, "--pod", spec.name]
+    words += ["--host", SIDECAR_HOST, "--port", str(sidecar.port)]
+    for root in (config.adapters_folder, *SIDECAR_ROOTS):
+        words += ["--allow-root", str(root)]
+    if spec.lora.max_rank is not None:
+        words += ["--max-lora-rank", str(spec.lora.max_rank)]
+    return (sys.executable, "-P", "-m", "runtime", *words)
 
 
 def frontend_command(config: Config) -> tuple[str, ...]:

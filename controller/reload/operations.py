@@ -48,12 +48,12 @@ class Changes(Operations):
                 return FAILED
             if applied is None and frontend is not None:
                 say(self._out, f"{FRONTEND}: does not answer at its address in the YAML, and is started anew")
-                await rollout.start_frontend_anew(self._every[FRONTEND])
+                await rollout.start_at_once(self._every[FRONTEND])
             self._show(applied or GatewayPlan((), ()), steps)
             await rollout.carry_out(steps, self.units, self._close)
             if applied is not None and applied.anew and frontend is not None:
                 moves = any(line.startswith("router.") for line in applied.anew)
-                renew = rollout.start_frontend_anew if moves else rollout.renew_frontend
+                renew = rollout.start_at_once if moves else rollout.renew_frontend
                 await renew(self._every[FRONTEND])
             await self._note(frontend)
             return await self._sum_up(survey, rollout.failures)

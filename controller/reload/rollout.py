@@ -15,7 +15,7 @@ from controller.launch.launcher import Launcher, State
 from controller.launch.plan import Seen, Step
 from controller.launch.succession import NothingToRenew
 from controller.launch.tmux import Pane
-from controller.launch.unit import Unit
+from controller.launch.unit import ROUTER, Unit
 from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway
 
 KEY_SECONDS = 10.0
@@ -48,7 +48,7 @@ def steps_of(units: Sequence[Unit], seen: Mapping[str, Seen], strays: Sequence[P
     restart = {
         unit.name: decisions[unit.name].differences
         for unit in units
-        if unit.instance is not None and decisions[unit.name].differences
+        if unit.service is not ROUTER and decisions[unit.name].differences
     }
     return Steps(start, restart, tuple(strays))
 
@@ -96,7 +96,7 @@ class Rollout:
                     self.failures[pane.unit] = problem
         for unit in units:
             if unit.name in steps.restart:
-                await self._start_anew(unit)
+                await (self._start_anew(unit) if unit.instance is not None else self.start_at_once(unit))
         await self.start(steps.start)
 
     async def start(self, units: Sequence[Unit]) -> None:
@@ -107,12 +107,13 @@ class Rollout:
         try:
             problem = await self._launcher.renew(unit)
         except NothingToRenew:
-            await self.start_frontend_anew(unit)
+            await self.start_at_once(unit)
             return
         if problem is not None:
             self.failures[unit.name] = problem
 
-    async def start_frontend_anew(self, unit: Unit) -> None:
+    async def start_at_once(self, unit: Unit) -> None:
+        """Start it anew; nobody is drained for it."""
         problem = (await self._launcher.stop([unit]))[unit.name]
         if problem is not None:
             self.failures[unit.name] = problem

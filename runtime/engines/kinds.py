@@ -76,6 +76,11 @@ SIDECAR_SYNONYMS: Mapping[str, str] = {**SYNONYMS, "vllmdisaggregated": "vllm"}
 """Those that a sidecar's command line knows: Kthena Runtime's are among them."""
 
 
+def dialect(spec: EngineSpec) -> str:
+    """The kind as whose client one speaks to it: the simulated engine has that of another."""
+    return "sglang" if spec.kind == "sim" and sim_command.is_sglang(spec.args) else spec.kind
+
+
 def command(spec: EngineSpec) -> Command:
     """How to start ``spec``: its own command if it has one, else what its kind says. The user's env comes on top."""
     build = KINDS[spec.kind].command

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import httpx2
 
-from runtime.engines.arguments import option
 from runtime.engines.base import Engine
 from runtime.engines.sglang.client import SglangEngine
 from runtime.engines.sglang.command import keeps_weights
+from runtime.engines.sim.command import is_sglang
 from runtime.engines.spec import CALL_SECONDS, EngineSpec
 from runtime.engines.vllm.client import VllmEngine
 
 
 def connect(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> Engine:
-    if option(spec.args, "--dialect") == "sglang":
+    if is_sglang(spec.args):
         return SglangEngine(spec, client, wake_seconds, keeps_weights=keeps_weights(spec.args))
     return VllmEngine(spec, client, wake_seconds)

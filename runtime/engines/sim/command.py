@@ -26,15 +26,15 @@ def command(spec: EngineSpec) -> Command:
 
 
 def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
-    return sglang.facts(model, args) if _is_sglang(args) else vllm.facts(model, args)
+    return sglang.facts(model, args) if is_sglang(args) else vllm.facts(model, args)
 
 
 def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:
     """In SGLang's dialect it can always sleep; in vLLM's it has the endpoints with the flag or in dev mode."""
-    if _is_sglang(args) or has_flag(args, vllm.SLEEP_FLAG):
+    if is_sglang(args) or has_flag(args, vllm.SLEEP_FLAG):
         return None
     return vllm.sleep_obstacle(args, env, sleep_flags)
 
 
-def _is_sglang(args: Sequence[str]) -> bool:
+def is_sglang(args: Sequence[str]) -> bool:
     return option(args, "--dialect") == "sglang"

@@ -138,6 +138,8 @@ ONE_INSTANCE = "instances:\n  - model: org/a\n    engine: sim\n"
         ("api_key_env: sk-123", "api_key_env", "not the key"),
         ("api_key_env: NO_SUCH", "api_key_env", "NO_SUCH is not set"),
         ("sleep_flags: maybe", "sleep_flags", "true or false"),
+        ("sidecar: maybe", "sidecar", "true or false"),
+        ("sidecar_port: 9001", "sidecar_port", "means nothing without sidecar"),
         ("router_port: 1", "router_port", "unknown key"),
     ],
 )
@@ -153,6 +155,8 @@ def test_a_wrong_key_of_an_instance(line: str, key: str, problem: str, mistakes:
     ("lines", "key", "problem"),
     [
         (["url: http://h", "port: 80"], "port", "means nothing beside url"),
+        (["url: http://h", "sidecar: true"], "sidecar", "means nothing beside url"),
+        (["port: 9001", "sidecar: true", "sidecar_port: 9001"], "sidecar_port", "used by instances[0]"),
         (["url: http://h", "command: x"], "command", "means nothing beside url"),
         (["port: 80", "engine_args: --port 81"], "port", "80 here, but --port 81"),
         (["host: a", "engine_args: --host=b"], "host", "a here, but --host b"),
@@ -186,6 +190,14 @@ def test_keys_that_contradict_each_other(lines: list[str], key: str, problem: st
         ("model: a, aliases: [x]", "model: b, engine_args: --served-model-name x", "engine_args", "belongs to"),
         ("model: a", "model: b, engine_args: --lora-modules a=/x", "engine_args", "belongs to the model 'a'"),
         ("model: a", "model: all, name: b", "model", "taken by /health/all"),
+        ("model: a-runtime", "model: a, sidecar: true", "sidecar", "'a-runtime', as is that of instance"),
+        ("model: a, port: 9000", "model: b, sidecar: true, sidecar_port: 9000", "sidecar_port", "used by instances[0]"),
+        (
+            "model: a, sidecar: true, sidecar_port: 9001",
+            "model: b, sidecar: true, sidecar_port: 9001",
+            "sidecar_port",
+            "used by the sidecar of instances[0]",
+        ),
     ],
 )
 def test_clashes_between_instances(first: str, second: str, key: str, problem: str, mistakes: Mistakes) -> None:

@@ -54,6 +54,25 @@ def test_an_assigned_port_avoids_what_the_file_takes() -> None:
     assert assign_ports(both) == (port + 2, port)
 
 
+def test_a_sidecar_has_a_name_a_session_and_a_port_of_its_own(loaded: Load) -> None:
+    """Made from the instance's name, and nobody else's port; or the port that the file gives."""
+    config = loaded("""
+        instances:
+          - {model: a, engine: sim, sidecar: true}
+          - {model: x/b.c, engine: vllm, sidecar: true, sidecar_port: 9001}
+          - {model: d, engine: sim}
+        """)
+    first, second, third = (instance.sidecar for instance in config.instances)
+    assert first is not None and second is not None and third is None
+    assert (second.name, second.session, second.url) == (
+        "b.c-runtime",
+        "kvcached-b_c-runtime",
+        "http://127.0.0.1:9001",
+    )
+    ports = [instance.spec.port for instance in config.instances]
+    assert len({first.port, second.port, *ports}) == 5 and FIRST_PORT <= first.port < FIRST_PORT + PORTS
+
+
 def test_every_process_assigns_the_same_ports(tmp_path: Path, loaded: Load) -> None:
     """Launcher and router agree without talking, whatever Python's hash seed is."""
     text = "instances: [{model: a/b, engine: sim}, {model: c, engine: vllm}]"

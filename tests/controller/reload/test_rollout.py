@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from controller.launch.plan import Seen
 from controller.launch.tmux import Pane
+from controller.launch.unit import ROUTER, SIDECAR
 from controller.reload.operations import Changes
 from controller.reload.rollout import steps_of
 from tests.controller.launch.conftest import Workplace, free_port
@@ -87,7 +89,10 @@ def test_what_is_done_about_each_process() -> None:
     changed.argv[:] = ["serve", "--port", "2"]
     assert steps_of([UNIT], {"a": Seen()}, []).lines() == ["a: start"]
     assert steps_of([UNIT], {"a": Seen(pane=OURS, healthy=True, record=record())}, [stray]).lines() == ["old: stop"]
-    assert steps_of([UNIT], {"a": Seen(pane=OURS, healthy=True, record=changed)}, []).lines() == []
+    runs = {"a": Seen(pane=OURS, healthy=True, record=changed)}
+    assert steps_of([replace(UNIT, service=ROUTER)], runs, []).lines() == []
+    (line,) = steps_of([replace(UNIT, service=SIDECAR)], runs, []).lines()
+    assert line.startswith("a: start anew (arguments:")
 
 
 def test_only_what_must_is_started_anew_and_no_request_fails(workplace: Workplace) -> None:
