@@ -14,8 +14,11 @@ from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet.chronicle import Chronicle
 from controller.fleet.fleet import Fleet
+from controller.launch.unit import launchers_environment
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.meter import metered
+from controller.supervisor.keeper import LaunchKeeper
+from controller.supervisor.supervisor import Supervisor
 from runtime import settings
 from runtime.downloads.keyed import fetch_keyed
 from runtime.engines.base import Engine
@@ -24,6 +27,7 @@ from runtime.engines.kinds import KINDS
 from runtime.gpus import Gpus, Nvml
 from state.adapters import Adapters
 from state.database import open_database
+from state.desired_states import DesiredStates
 from state.events import Events
 from state.footprints import Footprints
 from state.launches import Launches
@@ -38,6 +42,7 @@ class Company:
     adapters: AdapterController
     arbiter: Arbiter
     chronicle: Chronicle
+    supervisor: Supervisor
 
 
 @asynccontextmanager
@@ -61,11 +66,16 @@ async def open_fleet(config: Config, gpus: Gpus | None = None) -> AsyncIterator[
         adapters = AdapterController(ground)
         await adapters.restore(config.adapters)
         chronicle = Chronicle(fleet.journal, Events(database))
+        desired = DesiredStates(database)
+        keeper = LaunchKeeper(fleet, launchers_environment(), Launches(database), desired, SleepMarks(database), client)
+        fleet.put_in_keeping(keeper)
+        supervisor = Supervisor(fleet, keeper, desired)
         async with (
             chronicle.kept(),
             metered(fleet, gpus or Nvml(), Footprints(database)) as meter,
             arbitrated(fleet, meter.capacity) as arbiter,
             fleet.watched(),
             adapters.running(),
+            supervisor.running(),
         ):
-            yield Company(fleet, adapters, arbiter, chronicle)
+            yield Company(fleet, adapters, arbiter, chronicle, supervisor)

@@ -32,6 +32,7 @@ from router.routes.engine_paths import engine_endpoints, response_endpoints
 from router.routes.events import event_endpoints
 from router.routes.health import health_endpoints
 from router.routes.models import model_endpoints
+from router.routes.processes import process_endpoints
 from router.routes.queue import queue_endpoints
 from router.routes.residency import residency_endpoints
 from router.routes.sleep import sleep_endpoints
@@ -147,6 +148,7 @@ def endpoints(gateway: Live, reload: Reload) -> list[Endpoint]:
         *adapter_endpoints(gateway.adapters),
         *event_endpoints(gateway.chronicle, gateway.stopping),
         *residency_endpoints(gateway.arbiter, fleet),
+        *process_endpoints(fleet, gateway.supervisor, gateway.key),
         *model_endpoints(fleet),
         *admin_endpoints(reload, gateway.key),
     ]

@@ -37,6 +37,8 @@ _FLEET: Mapping[type[fleet.FleetError], tuple[type[GatewayError], str]] = {
     fleet.NotLoaded: (Unavailable, "adapter_not_loaded"),
     fleet.KeptAsleep: (Unavailable, "model_asleep"),
     fleet.WakeFailed: (Unavailable, "wake_failed"),
+    fleet.StoppedByHand: (Unavailable, "model_stopped"),
+    fleet.GivenUp: (Unavailable, "model_failed"),
     fleet.NoRoom: (Unavailable, "insufficient_gpu_memory"),
     fleet.DeadlinePassed: (Unavailable, "wake_timeout"),
     fleet.Unavailable: (Unavailable, "min_sleep_duration"),

@@ -41,6 +41,7 @@ class Live:
         self.adapters = company.adapters
         self.arbiter = company.arbiter
         self.chronicle = company.chronicle
+        self.supervisor = company.supervisor
         self.stopping = asyncio.Event()
         self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
         self.makers = Makers()

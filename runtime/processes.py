@@ -34,6 +34,12 @@ def is_running(process: str) -> bool:
     return pid.isdecimal() and identity(int(pid)) == process
 
 
+def exists(process: str) -> bool:
+    """The same, a hundred times as fast: another process may have its pid by now, and a zombie has one, too."""
+    pid = process.partition(":")[0]
+    return pid.isdecimal() and psutil.pid_exists(int(pid))
+
+
 def listener(port: int) -> str | None:
     """The identity of the process that listens on a TCP ``port`` of this machine; None if none is to be seen.
 

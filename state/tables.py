@@ -28,6 +28,15 @@ launches = Table(
     Column("launched_at", Float, nullable=False),
 )
 
+desired_states = Table(
+    "desired_states",
+    metadata,
+    Column("instance", String, primary_key=True),
+    Column("wanted", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("by", String, nullable=False),
+)
+
 adapters = Table(
     "adapters",
     metadata,

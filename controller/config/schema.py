@@ -216,6 +216,8 @@ class LaunchSection(Section):
     """How long an engine may take until it is ready, in seconds."""
     stop_timeout_seconds: Seconds = 30
     """How long an engine may take to end when told to, in seconds, before it is killed."""
+    restart: StrictBool = True
+    """Whether the router starts engines again that have crashed, and replaces those that hang."""
     log_dir: Text | None = None
     """Folder of the log files. By default <name of this file>.logs beside this file."""
 

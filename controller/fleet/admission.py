@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from controller.fleet.errors import DeadlinePassed, KeptAsleep, Unavailable, Unreachable, WakeFailed
-from controller.fleet.state import State
+from controller.fleet.errors import (
+    DeadlinePassed,
+    GivenUp,
+    KeptAsleep,
+    StoppedByHand,
+    Unavailable,
+    Unreachable,
+    WakeFailed,
+)
+from controller.fleet.state import Hold, State
 
 GIVE_UP_AFTER = 3
 """Failed wakes in a row after which waiting requests are told, instead of trying on until their deadline."""
@@ -20,6 +28,7 @@ PATIENCE = 1.0
 class View:
     """One replica as it is now. Times on the caller's clock, in seconds.
 
+    ``attended_until``: until then somebody may be about to start it again, if it has failed.
     ``firm``: it drains for another model, and is not called back.
     ``wake_at``: earliest time for a wake, from the minimum sleep and from the back-off after failed ones.
     """
@@ -31,6 +40,8 @@ class View:
     looked_at: float = 0.0
     problem: str = ""
     firm: bool = False
+    hold: Hold = Hold.NONE
+    attended_until: float = float("-inf")
 
 
 class Act(Enum):
@@ -64,19 +75,34 @@ def decide(model: str, replicas: Sequence[View], now: float, deadline: float) ->
         raise DeadlinePassed(f"{model!r} was not ready in time", retry_after=1.0)
     stopped = [] if State.STARTING in by_state else by_state.get(State.STOPPED, [])
     sleeping = [*by_state.get(State.ASLEEP, ()), *stopped]
-    asleep = [index for index in sleeping if replicas[index].wakes_on_request]
+    asleep = [index for index in sleeping if replicas[index].wakes_on_request and not replicas[index].hold]
     if State.WAKING not in by_state and asleep:
         return _wake(model, replicas, asleep, now, deadline)
     if by_state.keys() & {State.DRAINING, State.WAKING, State.FALLING_ASLEEP, State.STARTING, State.UNKNOWN}:
         return Decision(Act.WAIT)
-    if sleeping:
+    if any(not replicas[index].hold for index in sleeping):
         raise KeptAsleep(f"{model!r} is asleep, and wakeup_on_request is off: wake it with POST /model/wake")
     if not replicas:
         return Decision(Act.WAIT)
-    stale = tuple(index for index, view in enumerate(replicas) if now - view.looked_at > PATIENCE)
+    lost = [index for index, view in enumerate(replicas) if not view.hold]
+    attended = max((replicas[index].attended_until for index in lost), default=now)
+    if attended > now:
+        return Decision(Act.WAIT, until=attended)
+    stale = tuple(index for index in lost if now - replicas[index].looked_at > PATIENCE)
     if stale:
         return Decision(Act.LOOK, stale)
-    raise Unreachable(f"no engine of {model!r} can be reached: {replicas[0].problem}")
+    if not lost:
+        raise _held(model, replicas)
+    raise Unreachable(f"no engine of {model!r} can be reached: {replicas[lost[0]].problem}")
+
+
+def _held(model: str, replicas: Sequence[View]) -> Unavailable:
+    """All of them are."""
+    start = "start it with POST /action/start or the launcher's --restart"
+    given_up = next((view for view in replicas if view.hold is Hold.GIVEN_UP), None)
+    if given_up is not None:
+        return GivenUp(f"{model!r} has failed: {given_up.problem}; {start}")
+    return StoppedByHand(f"{model!r} is stopped: {replicas[0].problem}; {start}")
 
 
 def _wake(model: str, replicas: Sequence[View], asleep: Sequence[int], now: float, deadline: float) -> Decision:

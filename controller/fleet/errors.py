@@ -6,6 +6,8 @@ FleetError
 │   ├── NotLoaded          an adapter that no instance has
 │   ├── KeptAsleep         asleep, and requests must not wake it
 │   ├── WakeFailed         the engine would not wake
+│   ├── StoppedByHand      its process was ended, and requests must not start it
+│   ├── GivenUp            its process ended again and again
 │   ├── NoRoom             it does not fit into memory, however long it waits
 │   └── DeadlinePassed     it took too long
 └── TransitionRefused      a sleep or wake that was asked for did not happen
@@ -45,6 +47,14 @@ class KeptAsleep(Unavailable):
 
 
 class WakeFailed(Unavailable):
+    pass
+
+
+class StoppedByHand(Unavailable):
+    pass
+
+
+class GivenUp(Unavailable):
     pass
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from controller.fleet.doubt import Doubt
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Happened
+from controller.fleet.keeper import Keeper, NoKeeper
 from controller.fleet.marks import Marks
 from controller.fleet.origin import Origin
-from controller.fleet.state import State
+from controller.fleet.state import Hold, State
 from runtime.engines.base import Engine, EngineError, EngineUnreachable
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
@@ -54,6 +55,7 @@ class Finding:
         self.instance = instance
         self.gate: Gate = open_gate
         self.shared: Callable[[], bool] = _alone
+        self.keeper: Keeper = NoKeeper()
         self._marks = Marks(instance, marks, origin)
         self._origin = origin
         self._doubt = Doubt(instance)
@@ -80,6 +82,9 @@ class Finding:
             gone = await self._forget_if_gone()
             if await self._origin.starting():
                 instance.enter_starting("it is starting")
+            elif (rest := await self.keeper.rest(instance.name)) is not None:
+                self._wake = None
+                instance.enter_stopped(rest.cause, rest.hold)
             else:
                 self._fails(f"no healthy answer from {instance.config.spec.base_url}", gone)
             return
@@ -115,7 +120,8 @@ class Finding:
 
     def _fails(self, problem: str, gone: bool) -> None:
         self._wake = None
-        self.instance.enter_failed(problem)
+        held = self.instance.hold is Hold.GIVEN_UP
+        self.instance.enter_failed(self.instance.problem if held else problem)
         if gone:
             self.instance.is_gone()
 
@@ -160,7 +166,10 @@ class Finding:
         if self.under_way or instance.since != before:
             return False  # it has moved on meanwhile
         instance.looked_at = instance.clock()
-        if not healthy:
+        if instance.state is State.STOPPED:
+            if healthy or await self._origin.starting():  # somebody else has started it
+                await self._settle()
+        elif not healthy:
             instance.enter_failed(f"no healthy answer from {instance.config.spec.base_url}")
             if await self._forget_if_gone() and instance.state is State.FAILED:
                 instance.is_gone()

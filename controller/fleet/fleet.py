@@ -14,6 +14,7 @@ from controller.config.model import Instance as InstanceConfig
 from controller.fleet.finding import Gate
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Journal
+from controller.fleet.keeper import Keeper
 from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas, Route, routes_of
 from controller.fleet.transitions import Transitions
@@ -148,6 +149,14 @@ class Fleet:
 
         def give(one: Transitions) -> None:
             one.gate = gate
+
+        self.welcome(give)
+
+    def put_in_keeping(self, keeper: Keeper) -> None:
+        """From now on ``keeper`` starts and ends processes."""
+
+        def give(one: Transitions) -> None:
+            one.keeper = keeper
 
         self.welcome(give)
 

@@ -12,7 +12,7 @@ from controller.config.model import Instance as InstanceConfig
 from controller.fleet.admission import View
 from controller.fleet.circuit import Breaker
 from controller.fleet.journal import Happened, Journal
-from controller.fleet.state import State
+from controller.fleet.state import Hold, State
 from controller.residency.footprint import Footprint
 from runtime.engines.base import Engine
 from state.sleep_marks import SleepMark
@@ -29,6 +29,10 @@ READY = State.READY
 
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between failed wakes: doubled from the first to the last."""
+
+
+ATTENDED_SECONDS = 5.0
+"""Within so many seconds after it failed, it is clear whether its process has ended and is started again."""
 
 
 class Drain:
@@ -91,6 +95,9 @@ class Instance:
         self.firm = False  # while draining: no request calls it off
         self.gone = False  # failed, and nobody listens at its address
         self.measured: Footprint | None = None  # of its levels of sleep, those that it was seen at
+        self.hold = Hold.NONE
+        self.attended = False  # somebody sees to it when its process has ended
+        self.silent_since: float | None = None  # it has held requests and done nothing
         self.wake_seconds: deque[float] = deque(maxlen=WAKES_KEPT)
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
@@ -129,6 +136,7 @@ class Instance:
         """The first byte of an answer that is no failure is there."""
         self.answers += 1
         if self.troubled:
+            self.silent_since = None
             self._circuit_is(self.breaker.began())
 
     def answered(self) -> None:
@@ -143,10 +151,13 @@ class Instance:
 
     def fell_silent(self, cause: str) -> None:
         """It holds requests and does nothing."""
+        if self.silent_since is None:
+            self.silent_since = self.clock()
         self._circuit_is(self.breaker.trip(self.clock(), cause))
 
     def rest(self) -> None:
         """It looks healthy: if its circuit has been open for long enough, a request may try."""
+        self.silent_since = None
         self._circuit_is(self.breaker.rested(self.clock()))
 
     def _circuit_is(self, changed: bool) -> None:
@@ -166,6 +177,8 @@ class Instance:
             looked_at=self.looked_at,
             problem=self.problem,
             firm=self.firm,
+            hold=self.hold,
+            attended_until=self.since + ATTENDED_SECONDS if self.attended else float("-inf"),
         )
 
     def remaining_sleep(self) -> float:
@@ -228,14 +241,35 @@ class Instance:
         self.wake_failures = 0
         self._retry_at = float("-inf")
         self.problem = ""
+        self.hold = Hold.NONE
         self._enter(State.READY)
 
-    def enter_stopped(self, cause: str) -> None:
-        self.problem = f"its process was ended ({cause})"
+    def enter_stopped(self, cause: str, hold: Hold = Hold.NONE) -> None:
+        self.problem = f"no process of it runs ({cause})"
         self.cause = cause
+        self.hold = hold
         self._enter(State.STOPPED)
 
+    def enter_crashed(self, problem: str, pause: float, failures: int) -> None:
+        """Its process has ended, for the so many-th time in a row: it may be started again after so many seconds."""
+        self.wake_failures, self._retry_at = failures, self.clock() + pause
+        self.problem = problem
+        self._enter(State.STOPPED)
+
+    def enter_given_up(self, problem: str) -> None:
+        self.enter_failed(problem)
+        self.hold = Hold.GIVEN_UP
+        self.is_gone()
+
+    def release(self) -> None:
+        """It may be started again, and at once."""
+        self.hold = Hold.NONE
+        self.wake_failures, self._retry_at = 0, float("-inf")
+        if self.state is State.FAILED:
+            self._enter(State.STOPPED)
+
     def enter_starting(self, problem: str) -> None:
+        self.hold = Hold.NONE
         self.problem = problem
         self._enter(State.STARTING)
 

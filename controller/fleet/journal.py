@@ -27,6 +27,12 @@ class Happened(StrEnum):
     """For room."""
     STARTED = "started"
     STOPPED = "stopped"
+    CRASHED = "crashed"
+    """Its process has ended by itself."""
+    HUNG = "hung"
+    """Its process does nothing any more, and is replaced."""
+    GIVEN_UP = "given_up"
+    """It failed again and again, and is not started any more."""
     READY = "ready"
     FAILED = "failed"
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from controller.fleet.errors import NotPossible
+from controller.fleet.state import Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Why no process of it runs, where that is as it should be."""
+
+    cause: str
+    hold: Hold = Hold.NONE
 
 
 class Keeper(Protocol):
@@ -19,6 +29,9 @@ class Keeper(Protocol):
     def can(self, name: str) -> bool:
         """Whether it is ours to start and to end."""
 
+    async def rest(self, name: str) -> Rest | None:
+        """Asked of one whose process is not there; None when it should be."""
+
 
 class NoKeeper:
     """Nobody: engines run for themselves."""
@@ -31,3 +44,6 @@ class NoKeeper:
 
     def can(self, name: str) -> bool:
         return False
+
+    async def rest(self, name: str) -> Rest | None:
+        return None

@@ -22,5 +22,15 @@ class State(StrEnum):
     """Not there, or not to be trusted."""
 
 
+class Hold(StrEnum):
+    """Why neither a request nor the supervisor starts it: somebody has to, by hand."""
+
+    NONE = ""
+    BY_HAND = "by_hand"
+    """Somebody stopped it."""
+    GIVEN_UP = "given_up"
+    """It failed again and again."""
+
+
 AWAKE = frozenset({State.READY, State.DRAINING})
 SLEEPING = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})

@@ -15,11 +15,10 @@ from controller.fleet.errors import Busy, CalledOff, EngineFailed, NotPossible, 
 from controller.fleet.finding import Finding, Wake, is_another
 from controller.fleet.instance import Drain, Instance
 from controller.fleet.journal import Happened
-from controller.fleet.keeper import Keeper, NoKeeper
 from controller.fleet.origin import Origin
 from controller.fleet.scales import Scales, no_scales
 from controller.fleet.single_flight import SingleFlight
-from controller.fleet.state import State
+from controller.fleet.state import Hold, State
 from runtime.engines.base import EngineError, NotSupported
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
@@ -45,7 +44,6 @@ def wished_depth(instance: Instance) -> int:
 class Transitions(Finding):
     def __init__(self, instance: Instance, marks: SleepMarks, origin: Origin) -> None:
         super().__init__(instance, marks, origin)
-        self.keeper: Keeper = NoKeeper()
         self.depth: Depth = wished_depth
         self.scales: Scales = no_scales
         self._flights = SingleFlight(self.instance.name, self._broke)
@@ -190,6 +188,8 @@ class Transitions(Finding):
             return
         if instance.state not in (State.ASLEEP, State.FALLING_ASLEEP, State.WAKING, State.STOPPED):
             raise NotPossible(f"{instance.name!r} is {instance.state}: {instance.problem}")
+        if instance.hold:
+            raise NotPossible(f"{instance.name!r} is stopped: {instance.problem}; start it first")
         await self._flights.join("wake", lambda: self._wake_up(cause))
 
     def wake_soon(self, cause: str) -> None:
@@ -199,7 +199,7 @@ class Transitions(Finding):
     async def _wake_up(self, cause: str) -> None:
         instance = self.instance
         async with self._lock:
-            if instance.state is State.STOPPED:
+            if instance.state is State.STOPPED and not instance.hold:
                 await self._start_up(cause)
             if instance.state is not State.ASLEEP:
                 return
@@ -249,18 +249,31 @@ class Transitions(Finding):
 
     # -- the process ---------------------------------------------------------------------------------------------
 
-    async def stop(self, cause: str, drain_seconds: float) -> None:
-        """End its process, once it has drained. Nothing happens if it is stopped. Raises ``TransitionRefused``."""
+    async def stop(self, cause: str, drain_seconds: float | None, hold: Hold = Hold.NONE) -> None:
+        """End its process, once it has drained. Nothing happens if it is stopped. Raises ``TransitionRefused``.
+
+        ``drain_seconds``: None if it is not to be waited for, for it hangs.
+        """
         if not self.keeper.can(self.instance.name):
             raise NotPossible(f"{self.instance.name!r} is not ours to stop")
-        await self._flights.join("stop", lambda: self._stop(cause, drain_seconds))
+        await self._flights.join("stop", lambda: self._stop(cause, drain_seconds, hold))
 
-    async def _stop(self, cause: str, drain_seconds: float) -> None:
+    async def fall(self, problem: str, pause: float | None, failures: int) -> None:
+        """Its process has ended, as it should not have: it may be started again after so many seconds, if at all."""
+        async with self._lock:
+            if self.instance.state not in (State.FAILED, State.STOPPED):
+                return  # somebody was faster
+            if pause is None:
+                self.instance.enter_given_up(problem)
+            else:
+                self.instance.enter_crashed(problem, pause, failures)
+
+    async def _stop(self, cause: str, drain_seconds: float | None, hold: Hold) -> None:
         instance = self.instance
         async with self._lock:
-            if instance.state is State.STOPPED:
+            if instance.state is State.STOPPED and not hold:
                 return
-            if instance.state is State.READY:
+            if instance.state is State.READY and drain_seconds is not None:
                 drain = instance.enter_draining(0, firm=True)
                 try:
                     await self._empty(drain, asyncio.get_running_loop().time() + drain_seconds)
@@ -278,7 +291,7 @@ class Transitions(Finding):
                 await self._find_out()
                 raise
             await self._marks.clear()
-            instance.enter_stopped(cause)
+            instance.enter_stopped(cause, hold)
             instance.tell(Happened.STOPPED, cause=cause)
 
     async def _start_up(self, cause: str) -> None:

@@ -48,12 +48,28 @@ class Watcher:
         self._fleet = fleet
         self._silence = Silence()
         self._served = 0
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(self._pause() * random.uniform(0.8, 1.2))
-            await self.look()
+        self._instance.watchers.append(self._changed.set)
+        try:
+            while True:
+                await self._rest(random.uniform(0.8, 1.2))
+                await self.look()
+        finally:
+            self._instance.watchers.remove(self._changed.set)
+
+    async def _rest(self, share: float) -> None:
+        """Until the next look is due: sooner, if it comes into a state in which it is looked at more often."""
+        began = asyncio.get_running_loop().time()
+        while (left := began + share * self._pause() - asyncio.get_running_loop().time()) > 0:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
 
     async def look(self) -> None:
         """Look once. Raises nothing."""

@@ -16,11 +16,13 @@ from controller.launch.preflight import holder
 from controller.launch.progress import Progress
 from controller.launch.readiness import Readiness, wait_until_ready
 from controller.launch.sessions import CannotStart, close_session, last_leader, open_session
+from controller.launch.sleeper import Sleeper, StaysAwake
 from controller.launch.succession import NothingToRenew, renew
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux, TmuxError
 from controller.launch.unit import ROUTER, Unit
 from runtime.processes import identity, is_running
+from state.database import StateError
 from state.launches import Launch, Launches
 
 EPITAPH_SECONDS = 3.0
@@ -28,6 +30,9 @@ EPITAPH_SECONDS = 3.0
 
 class State(Enum):
     READY = "ready"
+    ASLEEP = "asleep"
+    STOPPED = "stopped"
+    """Its first request starts it."""
     STARTED = "started"
     FAILED = "failed"
 
@@ -55,17 +60,20 @@ class Pace:
 
 
 class Launcher:
-    def __init__(self, config: Config, survey: Survey, tmux: Tmux, launches: Launches, progress: Progress) -> None:
+    def __init__(
+        self, config: Config, survey: Survey, tmux: Tmux, launches: Launches, sleeper: Sleeper, progress: Progress
+    ) -> None:
         self._config = config
         self._survey = survey
         self._tmux = tmux
         self._launches = launches
+        self._sleeper = sleeper
         self._progress = progress
 
-    async def up(self, units: Sequence[Unit], *, wait: bool = True) -> dict[str, Outcome]:
-        """Bring ``units`` up. One that fails does not stop the others."""
+    async def up(self, units: Sequence[Unit], *, wait: bool = True, asked: bool = True) -> dict[str, Outcome]:
+        """Bring ``units`` up. One that fails does not stop the others. ``asked``: for each of them by its name."""
         seen = await self._survey.seen(units, await self._launches.all())
-        decisions = {unit.name: plan.decide(unit, seen[unit.name]) for unit in units}
+        decisions = {unit.name: plan.decide(unit, seen[unit.name], asked=asked) for unit in units}
         ordered = plan.order(units, decisions)
         ended = {unit.name: asyncio.Event() for unit in units}
         pace = Pace(self._config.launch_delay_seconds)
@@ -117,6 +125,8 @@ class Launcher:
     async def _bring_up(self, unit: Unit, decision: Decision, seen: Seen, pace: Pace, wait: bool) -> Outcome:
         if decision.step is Step.REFUSE:
             return self._failed(unit, decision.reason)
+        if decision.step is Step.REST:
+            return self._ended(unit, Outcome(State.STOPPED, decision.reason))
         if decision.step is Step.LEAVE:
             whom = await asyncio.to_thread(holder, unit.port)
             return self._ended(unit, Outcome(State.READY, f"{decision.reason} ({whom})"))
@@ -159,11 +169,22 @@ class Launcher:
         readiness = await wait_until_ready(self._survey.probes[unit.name], alive, seconds)
         if readiness is Readiness.READY:
             took = f"after {time.monotonic() - began:.1f} s"
-            return self._ended(unit, Outcome(State.READY, took, differences))
+            return self._ended(unit, await self._lay_down(unit, Outcome(State.READY, took, differences)))
         if readiness is Readiness.DIED:
             return await self._died(unit, differences)
         tail = await asyncio.to_thread(logs.tail, unit.log)
         return self._failed(unit, f"not ready after {seconds:g} s; it is left running", differences, tail)
+
+    async def _lay_down(self, unit: Unit, ready: Outcome) -> Outcome:
+        """Put it to sleep if it is to come up so: only then is its turn over."""
+        if unit.instance is None or unit.instance.start != "asleep":
+            return ready
+        self._progress.tell(unit.name, "starting", f"ready {ready.detail}, being put to sleep")
+        try:
+            await self._sleeper.put_to_sleep(unit.instance)
+        except (StaysAwake, StateError) as problem:
+            return replace(ready, detail=f"{ready.detail}; it stays awake: {problem}")
+        return replace(ready, state=State.ASLEEP)
 
     async def _died(self, unit: Unit, differences: tuple[str, ...]) -> Outcome:
         """Its exit status, once tmux has noticed, and its last words, which may not have reached the log yet."""

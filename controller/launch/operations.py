@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -12,25 +14,50 @@ from rich.console import Console
 
 from controller.config.model import FRONTEND, Config
 from controller.config.schema import LaunchSection
+from controller.fleet.keeper import Rest
 from controller.launch import logs, plan, process_tree, report
 from controller.launch.exclusion import alone
 from controller.launch.launcher import Launcher, Outcome, State
 from controller.launch.progress import progress, say
 from controller.launch.sessions import close_session
+from controller.launch.sleeper import Sleeper
 from controller.launch.succession import NothingToRenew
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit, frontend_command, frontend_unit, owner_of, units
 from runtime.engines.control import open_client
-from state.database import open_database
+from state.database import StateError, open_database
+from state.desired_states import DesiredState, DesiredStates, Wanted
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
 OK, FAILED = 0, 1
 
+BY = "launch.py"
+"""Who wants it so."""
+
 
 class UnknownName(Exception):
     """A name was given that means nothing here; the message lists those that do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What changes the fleet, while nobody else does."""
+
+    launcher: Launcher
+    survey: Survey
+    launches: Launches
+    desired: DesiredStates
+
+    async def wish(self, units: Sequence[Unit], wanted: Wanted, by: str) -> None:
+        await put_wish(self.desired, units, wanted, by)
+
+
+async def put_wish(desired: DesiredStates, units: Iterable[Unit], wanted: Wanted, by: str) -> None:
+    """Have a gateway know what is wanted of the engines among ``units``."""
+    now = time.time()
+    await desired.put(*(DesiredState(unit.name, wanted, now, by) for unit in units if unit.instance is not None))
 
 
 class Operations:
@@ -57,22 +84,24 @@ class Operations:
 
     async def up(self, only: Sequence[str], *, wait: bool) -> int:
         chosen = self.startable(only)
-        async with self._fleet() as (launcher, survey):
-            return await self._up(launcher, survey, chosen, wait)
+        async with self._fleet() as tools:
+            await tools.wish(chosen, Wanted.RUNNING, BY)
+            return await self._up(tools, chosen, wait, asked=bool(only))
 
     async def restart(self, names: Sequence[str], *, wait: bool) -> int:
         chosen = self.startable(names)
-        async with self._fleet() as (launcher, survey):
+        async with self._fleet() as tools:
+            await tools.wish(chosen, Wanted.RUNNING, BY)
             problems: dict[str, str | None] = {}
             others = []
             for unit in chosen:
                 try:
-                    problems[unit.name] = await launcher.renew(unit)
+                    problems[unit.name] = await tools.launcher.renew(unit)
                 except NothingToRenew:
                     others.append(unit)
-            problems |= await self._stop(launcher, others)
+            problems |= await self._stop(tools.launcher, others)
             good = [unit for unit in chosen if problems[unit.name] is None]
-            code = await self._up(launcher, survey, good, wait)
+            code = await self._up(tools, good, wait, asked=True)
         return code if len(good) == len(chosen) else FAILED
 
     async def stop(self, names: Sequence[str]) -> int:
@@ -80,21 +109,24 @@ class Operations:
         # what the YAML has lost but still runs can be stopped by its name
         strays = [pane for pane in self._ours(panes) if pane.unit in names and pane.unit not in self._every]
         chosen = self.named([name for name in names if name not in {pane.unit for pane in strays}])
-        async with self._fleet() as (launcher, _):
-            problems = await self._stop(launcher, chosen) if chosen else {}
+        async with self._fleet() as tools:
+            await tools.wish(chosen, Wanted.STOPPED, f"{BY} --stop")
+            problems = await self._stop(tools.launcher, chosen) if chosen else {}
         seconds = self._config.launch.stop_timeout_seconds
         left = await close_sessions(self._tmux, strays, panes, seconds, self._out) if strays else []
         return FAILED if left or any(problems.values()) else OK
 
     async def status(self) -> int:
         async with open_client() as client, open_database(self._config.state_url) as database:
-            rows = await Survey(self._config, self.units, self._tmux, client, SleepMarks(database)).rows()
+            survey = Survey(self._config, self.units, self._tmux, client, SleepMarks(database))
+            rows = await survey.rows(await self._rests(Launches(database), DesiredStates(database)))
         report.table(self._out, rows)
         return OK if all(row.healthy for row in rows) else FAILED
 
     async def kill_all(self) -> int:
         """All sessions of this file, those of instances it no longer names too, and what outlived its session."""
         panes = await asyncio.to_thread(self._tmux.panes)
+        await self._wish_all_stopped()
         seconds = self._config.launch.stop_timeout_seconds
         ours = self._ours(panes)
         left = await close_sessions(self._tmux, ours, panes, seconds, self._out)
@@ -138,17 +170,36 @@ class Operations:
         return tuple(self._every[name] for name in dict.fromkeys(whole))
 
     @asynccontextmanager
-    async def _fleet(self) -> AsyncIterator[tuple[Launcher, Survey]]:
+    async def _fleet(self) -> AsyncIterator[Tools]:
         await asyncio.to_thread(self._tmux.panes)  # tmux missing is said before anything else is tried
         async with alone(self._config.file), open_client() as client, open_database(self._config.state_url) as database:
-            survey = Survey(self._config, tuple(self._every.values()), self._tmux, client, SleepMarks(database))
+            marks, launches, desired = SleepMarks(database), Launches(database), DesiredStates(database)
+            survey = Survey(self._config, tuple(self._every.values()), self._tmux, client, marks)
+            sleeper = Sleeper(self._config, client, marks)
             with progress(self._out) as display:
-                yield Launcher(self._config, survey, self._tmux, Launches(database), display), survey
+                launcher = Launcher(self._config, survey, self._tmux, launches, sleeper, display)
+                yield Tools(launcher, survey, launches, desired)
 
-    async def _up(self, launcher: Launcher, survey: Survey, chosen: Sequence[Unit], wait: bool) -> int:
-        outcomes = await launcher.up(chosen, wait=wait)
+    async def _rests(self, launches: Launches, desired: DesiredStates) -> dict[str, Rest]:
+        """Why nothing runs of those where that is as it should be, unless something does."""
+        records, wanted = await launches.all(), await desired.all()
+        found = {
+            one.name: plan.rest(one, records.get(one.name), wanted.get(one.name)) for one in self._config.instances
+        }
+        return {name: rest for name, rest in found.items() if rest is not None}
+
+    async def _wish_all_stopped(self) -> None:
+        """Or a gateway that still runs would start what is killed. Without a database it must be possible, too."""
+        try:
+            async with open_database(self._config.state_url) as database:
+                await put_wish(DesiredStates(database), self._every.values(), Wanted.STOPPED, f"{BY} --kill-all")
+        except StateError as broken:
+            say(self._out, str(broken))
+
+    async def _up(self, tools: Tools, chosen: Sequence[Unit], wait: bool, *, asked: bool) -> int:
+        outcomes = await tools.launcher.up(chosen, wait=wait, asked=asked)
         failures = {name: outcome.detail for name, outcome in outcomes.items() if outcome.state is State.FAILED}
-        rows = await survey.rows(failures)
+        rows = await tools.survey.rows(await self._rests(tools.launches, tools.desired), failures)
         if not self._config.router.enable_router:
             rows = [row for row in rows if row.name != FRONTEND]
         say(self._out)

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from controller.config.model import Instance
+from controller.fleet.keeper import Rest
+from controller.fleet.state import Hold
 from controller.launch.tmux import Pane
 from controller.launch.unit import YAML_DIGEST, Start, Unit
 from runtime.engines.kinds import KINDS
+from state.desired_states import DesiredState, Wanted
 from state.launches import Launch
 
 ANY_GPU = "any"
@@ -21,6 +25,7 @@ class Step(Enum):
     WAIT = "wait"  # it runs and is not ready yet
     START = "start"
     LEAVE = "leave"  # healthy, but not in a session of ours
+    REST = "rest"  # it is started when a request wants it
     REFUSE = "refuse"
 
 
@@ -52,7 +57,15 @@ def find(unit: Unit, panes: Sequence[Pane]) -> tuple[Pane | None, Pane | None]:
     return None, strangers[0] if strangers else None
 
 
-def decide(unit: Unit, seen: Seen) -> Decision:
+def decide(unit: Unit, seen: Seen, *, asked: bool = True) -> Decision:
+    """``asked``: for this very one, not for all there are."""
+    decision = _decide(unit, seen)
+    if decision.step is Step.START and not asked and unit.instance is not None and unit.instance.start == "stopped":
+        return Decision(Step.REST, "its first request starts it")
+    return decision
+
+
+def _decide(unit: Unit, seen: Seen) -> Decision:
     pane = seen.pane
     if pane is not None and not pane.dead:
         step = Step.KEEP if seen.healthy else Step.WAIT
@@ -66,6 +79,17 @@ def decide(unit: Unit, seen: Seen) -> Decision:
     if seen.record is not None:
         return Decision(Step.START, "its session was gone")
     return Decision(Step.START)
+
+
+def rest(instance: Instance, record: Launch | None, desired: DesiredState | None) -> Rest | None:
+    """Why nothing of it runs, if that is as it should be. ``record``: of its last start, unless it was ended."""
+    if desired is not None and desired.wanted is Wanted.STOPPED:
+        return Rest(f"stopped by {desired.by}", Hold.BY_HAND)
+    if record is not None:
+        return None  # it has ended by itself
+    if desired is None and instance.start != "stopped":
+        return None  # nobody has asked for it yet
+    return Rest("not started yet")
 
 
 def differences(unit: Unit, record: Launch | None) -> tuple[str, ...]:
@@ -89,29 +113,50 @@ def changes(runs: Start, wanted: Start) -> tuple[str, ...]:
 
 
 def order(units: Sequence[Unit], decisions: Mapping[str, Decision]) -> tuple[Unit, ...]:
-    """The order in which they are seen to: those that are loading already come before those still to start."""
-    return tuple(sorted(units, key=lambda unit: decisions[unit.name].step is not Step.WAIT))
+    """The order in which they are seen to.
+
+    The frontend; those that are loading already; those that are to sleep, for they need the room only now; the others.
+    """
+
+    def rank(unit: Unit) -> int:
+        if unit.instance is None:
+            return 0
+        if decisions[unit.name].step is Step.WAIT:
+            return 1
+        return 2 if unit.instance.start == "asleep" else 3
+
+    return tuple(sorted(units, key=rank))
 
 
 def before(unit: Unit, units: Sequence[Unit]) -> tuple[str, ...]:
     """Whom ``unit`` must wait for: those before it in ``units`` that may load onto the same GPU."""
-    mine, names = devices(unit), []
+    names = []
     for other in units:
         if other.name == unit.name:
             break
-        theirs = devices(other)
-        if mine and theirs and (mine & theirs or ANY_GPU in mine | theirs):
+        if share_a_gpu(unit, other):
             names.append(other.name)
     return tuple(names)
 
 
+def share_a_gpu(unit: Unit, other: Unit) -> bool:
+    """Whether the two may load onto the same one."""
+    mine, theirs = devices(unit), devices(other)
+    return bool(mine and theirs and (mine & theirs or ANY_GPU in mine | theirs))
+
+
 def devices(unit: Unit) -> frozenset[str]:
-    """The GPUs it loads onto: ``gpus``, else its CUDA_VISIBLE_DEVICES, else any, unless its kind uses none."""
+    """The GPUs it loads onto.
+
+    ``gpus``, else where its memory is said to be, else its CUDA_VISIBLE_DEVICES, else any, unless its kind uses none.
+    """
     if unit.instance is None:
         return frozenset()
     spec = unit.instance.spec
     if spec.gpus:
         return frozenset(map(str, spec.gpus))
+    if unit.instance.footprint is not None:
+        return frozenset(place.removeprefix("gpu") for place in unit.instance.footprint.awake)
     visible = unit.declared.get("CUDA_VISIBLE_DEVICES", unit.environment.get("CUDA_VISIBLE_DEVICES"))
     if not KINDS[spec.kind].uses_gpu:
         return frozenset()

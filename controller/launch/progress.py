@@ -16,9 +16,9 @@ from rich.text import Text
 
 from controller.launch.logs import tail
 
-ENDED = frozenset({"ready", "failed", "started"})
+ENDED = frozenset({"ready", "asleep", "stopped", "failed", "started"})
 PADDING = 2
-COLOURS = {"ready": "green", "failed": "red", "starting": "yellow"}
+COLOURS = {"ready": "green", "asleep": "green", "failed": "red", "starting": "yellow"}
 
 
 class Progress(Protocol):
@@ -33,6 +33,27 @@ class Progress(Protocol):
     def tell(self, name: str, state: str, detail: str = "") -> None: ...
 
     def show(self, title: str, lines: Sequence[str]) -> None: ...
+
+
+class Silence:
+    """Nobody looks."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def begin(self, name: str, log: Path) -> None:
+        return None
+
+    def tell(self, name: str, state: str, detail: str = "") -> None:
+        return None
+
+    def show(self, title: str, lines: Sequence[str]) -> None:
+        return None
 
 
 class Lines:

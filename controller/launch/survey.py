@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx2
 
 from controller.config.model import FRONTEND, Config, Instance
+from controller.fleet.keeper import Rest
 from controller.launch.plan import Seen, find
 from controller.launch.readiness import EngineProbe, Probe, ServiceProbe
 from controller.launch.tmux import Pane, Tmux
@@ -16,6 +17,8 @@ from controller.launch.unit import Unit
 from runtime.processes import identity
 from state.launches import Launch
 from state.sleep_marks import SleepMarks
+
+NOT_RUNNING = "not running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +56,22 @@ class Survey:
 
     def _panes(self) -> Sequence[Pane]:
         panes = self._tmux.panes()
-        if any(pane.dead and not pane.status for pane in panes):
+        if any((pane.dead and not pane.status) or _has_ended(pane) for pane in panes):
             self._tmux.reap()
             panes = self._tmux.panes()
-        return panes
+        return [replace(pane, dead=True) if _has_ended(pane) else pane for pane in panes]
 
     async def pane(self, unit: Unit) -> Pane | None:
         return find(unit, await asyncio.to_thread(self._tmux.panes))[0]
 
-    async def rows(self, failures: Collection[str] = ()) -> list[Row]:
+    async def rows(self, rests: Mapping[str, Rest], failures: Collection[str] = ()) -> list[Row]:
         """Every instance and its sidecar, the frontend last.
 
-        ``failures``: names known to have failed, whatever is seen.
+        ``rests``: why nothing of an instance runs. ``failures``: names known to have failed, whatever is seen.
         """
         services = [unit for unit in self._units.values() if unit.service is not None]
         seen = await self.seen(tuple(self._units.values()), {})
-        rows = [self._row(instance, seen, failures) for instance in self._config.instances]
+        rows = [self._row(instance, seen, rests, failures) for instance in self._config.instances]
         done = list(await asyncio.gather(*rows))
         for unit in sorted(services, key=lambda one: one.name == FRONTEND):
             assert unit.service is not None
@@ -79,7 +82,9 @@ class Survey:
             done.append(Row(unit.name, "", unit.service.kind, unit.url, state, healthy, session))
         return done
 
-    async def _row(self, instance: Instance, seen: Mapping[str, Seen], failures: Collection[str]) -> Row:
+    async def _row(
+        self, instance: Instance, seen: Mapping[str, Seen], rests: Mapping[str, Rest], failures: Collection[str]
+    ) -> Row:
         spec, unit = instance.spec, self._units.get(instance.name)
         if unit is None:
             healthy = bool(await self.probes[instance.name].healthy())
@@ -87,6 +92,8 @@ class Survey:
             return Row(instance.name, instance.model, spec.kind, spec.base_url, state, healthy, None)
         look = seen[instance.name]
         state, healthy = await self._state(instance.name, look)
+        if state == NOT_RUNNING and (rest := rests.get(instance.name)) is not None:
+            state, healthy = rest.cause, not rest.hold
         if instance.name in failures:
             state, healthy = "failed", False
         return Row(instance.name, instance.model, spec.kind, spec.base_url, state, healthy, _session(unit, look))
@@ -100,7 +107,7 @@ class Survey:
             return "ready, outside tmux", True
         if seen.strange is not None:
             return "not running; its session is another's", False
-        return (f"died ({seen.pane.status or 'how is not known'})" if seen.pane is not None else "not running"), False
+        return (f"died ({seen.pane.status or 'how is not known'})" if seen.pane is not None else NOT_RUNNING), False
 
     async def _asleep(self, name: str, pane: Pane) -> bool:
         """By the engine's own word; where it cannot be asked, by the gateway's mark about the process that runs."""
@@ -120,6 +127,11 @@ class Survey:
             return Seen(pane, healthy=await probe.healthy(), record=record)
         serving = await probe.recognised()
         return Seen(pane, strange, healthy=serving, serving=serving, record=record)
+
+
+def _has_ended(pane: Pane) -> bool:
+    """Whether the program in a pane of ours has ended, and tmux has not noticed."""
+    return bool(pane.config) and not pane.dead and identity(pane.pid) is None
 
 
 def _session(unit: Unit, seen: Seen) -> str | None:

@@ -31,7 +31,14 @@ FIELDS = (
     "session_name",  # last: a stranger's may hold the separator
 )
 SEPARATOR = "|"
-NO_SERVER = ("no server running", "error connecting", "server exited", "lost server", "no current session")
+NO_SERVER = (
+    "no server running",
+    "error connecting",
+    "server exited",
+    "lost server",
+    "no current session",
+    "no current target",  # the last session is just going
+)
 MISSING = """\
 tmux is not installed, and engines run in tmux sessions. Install it:
   Debian, Ubuntu  apt-get install tmux

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -209,6 +210,19 @@ def sleep_additions(spec: EngineSpec) -> Additions:
         flags=tuple(word for word in with_them.argv if word not in without.argv),
         variables={name: value for name, value in with_them.env.items() if name not in without.env},
     )
+
+
+def launchers_environment() -> dict[str, str]:
+    """What engines inherit that this process starts: of a frontend that the launcher started, the launcher's own."""
+    process = dict(os.environ)
+    own = _own_packages({}).get("PYTHONPATH")
+    if own is None or environment.MARKER not in process:
+        return process
+    added, _, rest = process.get("PYTHONPATH", "").partition(":")
+    if added == own:
+        process.pop("PYTHONPATH")
+        process |= {"PYTHONPATH": rest} if rest else {}
+    return process
 
 
 def _own_packages(process: Mapping[str, str]) -> dict[str, str]:

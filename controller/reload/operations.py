@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from controller.config.model import FRONTEND
 from controller.launch import report
-from controller.launch.operations import FAILED, OK, Operations, close_sessions
+from controller.launch.operations import BY, FAILED, OK, Operations, Tools, close_sessions
 from controller.launch.progress import say
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane
@@ -16,6 +16,7 @@ from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused, NoGa
 from controller.reload.rollout import Rollout, Steps, steps_of
 from runtime.engines.control import open_client
 from state.database import open_database
+from state.desired_states import DesiredStates, Wanted
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
@@ -37,8 +38,9 @@ class Changes(Operations):
 
     async def reload(self) -> int:
         """Bring what runs to what the YAML says now, without losing a request."""
-        async with self._fleet() as (launcher, survey), open_client() as client:
-            rollout = Rollout(self._config, launcher, Gateway(self._config, client), lambda text: say(self._out, text))
+        async with self._fleet() as tools, open_client() as client:
+            gateway, survey = Gateway(self._config, client), tools.survey
+            rollout = Rollout(self._config, tools.launcher, gateway, lambda text: say(self._out, text))
             steps, frontend = await self._steps(survey), await survey.pane(self._every[FRONTEND])
             frontend = None if frontend is None or frontend.dead else frontend
             try:
@@ -50,20 +52,22 @@ class Changes(Operations):
                 say(self._out, f"{FRONTEND}: does not answer at its address in the YAML, and is started anew")
                 await rollout.start_at_once(self._every[FRONTEND])
             self._show(applied or GatewayPlan((), ()), steps)
+            await tools.wish(steps.start, Wanted.RUNNING, f"{BY} --reload")
             await rollout.carry_out(steps, self.units, self._close)
             if applied is not None and applied.anew and frontend is not None:
                 moves = any(line.startswith("router.") for line in applied.anew)
                 renew = rollout.start_at_once if moves else rollout.renew_frontend
                 await renew(self._every[FRONTEND])
             await self._note(frontend)
-            return await self._sum_up(survey, rollout.failures)
+            return await self._sum_up(tools, rollout.failures)
 
     async def _steps(self, survey: Survey) -> Steps:
         async with open_database(self._config.state_url) as database:
             records = await Launches(database).all()
+            rests = await self._rests(Launches(database), DesiredStates(database))
         seen = await survey.seen(self.units, records)
         panes = self._ours(await asyncio.to_thread(self._tmux.panes))
-        return steps_of(self.units, seen, [pane for pane in panes if pane.unit not in self._every])
+        return steps_of(self.units, seen, [pane for pane in panes if pane.unit not in self._every], rests)
 
     async def _close(self, pane: Pane) -> str | None:
         panes = await asyncio.to_thread(self._tmux.panes)
@@ -91,8 +95,8 @@ class Changes(Operations):
         for line in lines or ["nothing has changed"]:
             say(self._out, line)
 
-    async def _sum_up(self, survey: Survey, failures: Mapping[str, str]) -> int:
-        rows = await survey.rows(failures)
+    async def _sum_up(self, tools: Tools, failures: Mapping[str, str]) -> int:
+        rows = await tools.survey.rows(await self._rests(tools.launches, tools.desired), failures)
         if not self._config.router.enable_router:
             rows = [row for row in rows if row.name != FRONTEND]
         say(self._out)

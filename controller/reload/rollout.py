@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.config.model import Config
@@ -41,10 +41,16 @@ class Steps:
         ]
 
 
-def steps_of(units: Sequence[Unit], seen: Mapping[str, Seen], strays: Sequence[Pane]) -> Steps:
-    """What to do about the processes. Pure. The frontend's YAML is applied by itself."""
+def steps_of(
+    units: Sequence[Unit], seen: Mapping[str, Seen], strays: Sequence[Pane], rests: Collection[str] = ()
+) -> Steps:
+    """What to do about the processes. Pure. The frontend's YAML is applied by itself.
+
+    ``rests``: those of which nothing runs, as it should be.
+    """
     decisions = {unit.name: plan.decide(unit, seen[unit.name]) for unit in units}
-    start = tuple(unit for unit in units if decisions[unit.name].step in (Step.START, Step.REFUSE))
+    down = [unit for unit in units if decisions[unit.name].step in (Step.START, Step.REFUSE)]
+    start = tuple(unit for unit in down if unit.name not in rests)
     restart = {
         unit.name: decisions[unit.name].differences
         for unit in units

@@ -159,9 +159,9 @@ def sleep_endpoints(
         try:
             await work(found[1])
         except FleetError as refused:
-            return _refusal(request, name, found[1], refused)
+            return refusal(request, name, found[1], refused)
         message = f"Model {name} {verb} request successful"
-        return JSONResponse(_action(name, True, message, found[1]).model_dump())
+        return JSONResponse(action(name, True, message, found[1]).model_dump())
 
     async def sleep(request: Request) -> Response:
         return await act(request, "sleep", manager.sleep)
@@ -188,17 +188,17 @@ SLEEP = ("/model/sleep/{model:path}", "/action/sleep/{model:path}")
 WAKE = ("/model/wake/{model:path}", "/action/wakeup/{model:path}")
 
 
-def _action(name: str, success: bool, message: str, instances: Sequence[Instance]) -> Action:
+def action(name: str, success: bool, message: str, instances: Sequence[Instance]) -> Action:
     return Action(
         model_name=name, success=success, message=message, instances={one.name: one.state for one in instances}
     )
 
 
-def _refusal(request: Request, name: str, instances: Sequence[Instance], refused: FleetError) -> Response:
+def refusal(request: Request, name: str, instances: Sequence[Instance], refused: FleetError) -> Response:
     """kvcached's fields, and the error as the OpenAI client understands it."""
     error = envelope.gateway_error(refused)
-    action = _action(name, False, str(refused), instances).model_dump()
-    body = {**action, "retry_after_seconds": refused.retry_after, **envelope.content(error, request.scope["path"])}
+    failed = action(name, False, str(refused), instances).model_dump()
+    body = {**failed, "retry_after_seconds": refused.retry_after, **envelope.content(error, request.scope["path"])}
     response = JSONResponse(body, error.status)
     response.raw_headers.extend(envelope.headers(error))
     return response

@@ -232,6 +232,13 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway over engines that run already. A second one in the same folder finds the state of the first."""
     config = load(write_yaml(folder, [sim.spec.entry(sim.url) for sim in sims.values()], **sections), environment or {})
+    async with gateway_of(config, sims) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(config: Config, sims: Mapping[str, Sim]) -> AsyncIterator[Gateway]:
+    """A gateway as a YAML wants it. ``sims``: the engines that are the test's."""
     lives: list[Live] = []
 
     @contextlib.asynccontextmanager

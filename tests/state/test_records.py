@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from state.database import StateError, open_database
+from state.desired_states import DesiredState, DesiredStates, Wanted
 from state.launches import Launch, Launches
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
@@ -121,3 +122,16 @@ async def test_a_broken_database_is_a_state_error(database: AsyncEngine) -> None
         await store.put(mark("a"))
     with pytest.raises(StateError, match="written"):
         await store.clear("a")
+
+
+async def test_desired_states_are_replaced_and_cleared(database: AsyncEngine) -> None:
+    """The last word about each instance, several at once."""
+    store = DesiredStates(database)
+    first, second = DesiredState("a", Wanted.RUNNING, 1.5, "one"), DesiredState("b", Wanted.STOPPED, 2.5, "two")
+    await store.put(first, second)
+    again = DesiredState("a", Wanted.STOPPED, 3.5, "three")
+    await store.put(again)
+    assert await store.all() == {"a": again, "b": second}
+    await store.clear("b")
+    await store.clear("never")
+    assert await store.all() == {"a": again}

@@ -142,6 +142,7 @@ def test_defaults(loaded: Load, tmp_path: Path) -> None:
         "session_prefix": "kvcached-",
         "ready_timeout_seconds": 1800,
         "stop_timeout_seconds": 30,
+        "restart": True,
         "log_dir": None,
     }
     assert config.launch_delay_seconds == 0

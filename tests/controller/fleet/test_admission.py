@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.fleet.admission import GIVE_UP_AFTER, PATIENCE, Act, Decision, View, decide
-from controller.fleet.errors import DeadlinePassed, KeptAsleep, Unavailable, Unreachable, WakeFailed
-from controller.fleet.state import State
+from controller.fleet.errors import (
+    DeadlinePassed,
+    GivenUp,
+    KeptAsleep,
+    StoppedByHand,
+    Unavailable,
+    Unreachable,
+    WakeFailed,
+)
+from controller.fleet.state import Hold, State
 
 NOW, DEADLINE = 100.0, 110.0
 UNKNOWN, STARTING, READY = View(State.UNKNOWN), View(State.STARTING), View(State.READY)
@@ -19,6 +27,10 @@ DRAINING, FALLING, WAKING = View(State.DRAINING), View(State.FALLING_ASLEEP), Vi
 ASLEEP = View(State.ASLEEP, wake_at=NOW)
 KEPT = replace(ASLEEP, wakes_on_request=False)
 FAILED = View(State.FAILED, looked_at=NOW, problem="connection refused")
+ATTENDED = replace(FAILED, attended_until=NOW + 4)
+STOPPED = View(State.STOPPED)
+BY_HAND = replace(STOPPED, hold=Hold.BY_HAND)
+GIVEN_UP = replace(FAILED, hold=Hold.GIVEN_UP)
 STALE = replace(FAILED, looked_at=NOW - PATIENCE - 0.1)
 EARLY = replace(ASLEEP, wake_at=NOW + 4)
 TOO_EARLY = replace(ASLEEP, wake_at=DEADLINE + 4)
@@ -55,6 +67,18 @@ TABLE: list[tuple[str, Sequence[View], Decision | type[Unavailable]]] = [
     ("unknown", [UNKNOWN], Decision(Act.WAIT)),
     ("failed, another starting", [FAILED, STARTING], Decision(Act.WAIT)),
     ("failed just now", [FAILED], Unreachable),
+    ("failed, and seen to", [ATTENDED], Decision(Act.WAIT, until=NOW + 4)),
+    ("failed, and seen to no more", [replace(ATTENDED, attended_until=NOW)], Unreachable),
+    ("stopped", [STOPPED], Decision(Act.WAKE, (0,))),
+    ("stopped, another sleeps", [STOPPED, ASLEEP], Decision(Act.WAKE, (1, 0))),
+    ("stopped by hand", [BY_HAND], StoppedByHand),
+    ("stopped by hand, another stopped", [BY_HAND, STOPPED], Decision(Act.WAKE, (1,))),
+    ("stopped by hand, another failed", [BY_HAND, FAILED], Unreachable),
+    ("stopped by hand, another starting", [BY_HAND, STARTING], Decision(Act.WAIT)),
+    ("given up", [GIVEN_UP], GivenUp),
+    ("given up, another stopped by hand", [BY_HAND, GIVEN_UP], GivenUp),
+    ("given up, another failed a while ago", [GIVEN_UP, STALE], Decision(Act.LOOK, (1,))),
+    ("given up, another not to be woken", [GIVEN_UP, KEPT], KeptAsleep),
     ("failed a while ago", [STALE], Decision(Act.LOOK, (0,))),
     ("one failed just now, one a while ago", [FAILED, STALE], Decision(Act.LOOK, (1,))),
 ]

@@ -304,4 +304,4 @@ def test_status_tells_asleep_from_dead_and_elsewhere(workplace: Workplace) -> No
     assert "elsewhere, no answer" in lines["r"]
     workplace.stop("a")
     workplace.status()
-    assert "not running" in {line.split()[0]: line for line in workplace.output.splitlines()}["a"]
+    assert "stopped by launch.py --stop" in {line.split()[0]: line for line in workplace.output.splitlines()}["a"]

@@ -1,0 +1,138 @@
+"""Starts and ends engine processes for the gateway, with what the launcher does it with, and never beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import httpx2
+
+from controller.fleet.errors import EngineFailed, NotPossible
+from controller.fleet.fleet import Fleet
+from controller.fleet.keeper import Rest
+from controller.launch import plan
+from controller.launch.exclusion import AtWork, alone
+from controller.launch.launcher import Launcher, State
+from controller.launch.progress import Silence
+from controller.launch.sleeper import Sleeper
+from controller.launch.survey import Survey
+from controller.launch.tmux import Tmux, TmuxError
+from controller.launch.unit import Unit, engine_unit
+from runtime.processes import exists, is_running
+from state.database import StateError
+from state.desired_states import DesiredStates, Wanted
+from state.launches import Launches
+from state.sleep_marks import SleepMarks
+
+TURN_SECONDS = 30.0
+"""For which a launcher that is at work is waited for."""
+
+TURN_POLL_SECONDS = 0.25
+
+BROKEN = (AtWork, StateError, TmuxError, OSError)
+
+
+class LaunchKeeper:
+    """``environment``: what engines inherit."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        environment: Mapping[str, str],
+        launches: Launches,
+        desired: DesiredStates,
+        marks: SleepMarks,
+        client: httpx2.AsyncClient,
+    ) -> None:
+        self._fleet = fleet
+        self._environment = environment
+        self._launches = launches
+        self._desired = desired
+        self._marks = marks
+        self._client = client
+        self._tmux = Tmux()
+
+    def can(self, name: str) -> bool:
+        instance = self._fleet.instances.get(name)
+        return instance is not None and instance.config.launched
+
+    async def start(self, name: str) -> None:
+        try:
+            await self._start_in_turn(name)
+        except BROKEN as problem:
+            raise EngineFailed(f"{name!r} cannot be started: {problem}") from problem
+
+    async def stop(self, name: str) -> None:
+        try:
+            async with alone(self._fleet.config.file, TURN_SECONDS):
+                unit, launcher = self._launcher(name)
+                problem = (await launcher.stop([unit]))[name]
+        except BROKEN as broken:
+            raise EngineFailed(f"{name!r} cannot be stopped: {broken}") from broken
+        if problem is not None:
+            raise EngineFailed(f"{name!r} cannot be stopped: {problem}")
+
+    async def rest(self, name: str) -> Rest | None:
+        if not self.can(name):
+            return None
+        launch, desired = (await self._launches.all()).get(name), (await self._desired.all()).get(name)
+        if launch is not None and await asyncio.to_thread(is_running, launch.process):
+            return None
+        return plan.rest(self._fleet.instances[name].config, launch, desired)
+
+    async def runs(self, name: str) -> bool | None:
+        """Whether the process that was started for it runs; None when none was."""
+        launch = (await self._launches.all()).get(name)
+        return None if launch is None else await asyncio.to_thread(is_running, launch.process)
+
+    async def processes(self) -> Mapping[str, bool]:
+        """Of those that were started: whether the process is there, as far as can be told at once."""
+        return {name: exists(launch.process) for name, launch in (await self._launches.all()).items()}
+
+    async def ending(self, name: str) -> str:
+        """How its process ended, as tmux tells."""
+        try:
+            await asyncio.to_thread(self._tmux.reap)
+            pane = plan.find(self._unit(name), await asyncio.to_thread(self._tmux.panes))[0]
+        except TmuxError as failed:
+            return str(failed)
+        if pane is None:
+            return "its tmux session is gone"
+        return pane.status or "how is not known"
+
+    def share_a_gpu(self, one: str, other: str) -> bool:
+        """Whether the two may load onto the same GPU."""
+        return plan.share_a_gpu(self._unit(one), self._unit(other))
+
+    async def _start_in_turn(self, name: str) -> None:
+        deadline = asyncio.get_running_loop().time() + TURN_SECONDS
+        while True:
+            try:
+                async with alone(self._fleet.config.file):
+                    return await self._start(name)
+            except AtWork:
+                if await self.runs(name):
+                    return None  # that launcher has just started it
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+            await asyncio.sleep(TURN_POLL_SECONDS)
+
+    async def _start(self, name: str) -> None:
+        desired = (await self._desired.all()).get(name)
+        if desired is not None and desired.wanted is Wanted.STOPPED:
+            raise NotPossible(f"{name!r} is not started: it was stopped by {desired.by}")
+        unit, launcher = self._launcher(name)
+        outcome = (await launcher.up([unit], wait=False))[name]
+        if outcome.state is State.FAILED:
+            raise EngineFailed(f"{name!r} cannot be started: {outcome.detail}")
+
+    def _unit(self, name: str) -> Unit:
+        return engine_unit(self._fleet.config, self._fleet.instances[name].config, self._environment)
+
+    def _launcher(self, name: str) -> tuple[Unit, Launcher]:
+        unit = self._unit(name)
+        alone_in_it = replace(self._fleet.config, instances=(self._fleet.instances[name].config,))
+        survey = Survey(alone_in_it, [unit], self._tmux, self._client, self._marks)
+        sleeper = Sleeper(alone_in_it, self._client, self._marks)
+        return unit, Launcher(alone_in_it, survey, self._tmux, self._launches, sleeper, Silence())

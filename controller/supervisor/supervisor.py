@@ -1,0 +1,260 @@
+"""Keeps engine processes as they are wanted: starts again what crashed, replaces what hangs, lets lie what is stopped.
+
+It looks at what the fleet has found out, and acts through the fleet: a restart is a wake like any other, and waits for
+room as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from weakref import WeakKeyDictionary
+
+from controller.fleet.errors import FleetError, NotPossible, TransitionRefused
+from controller.fleet.fleet import Fleet
+from controller.fleet.instance import Instance
+from controller.fleet.journal import Happened
+from controller.fleet.state import AWAKE, Hold, State
+from controller.fleet.transitions import Transitions
+from controller.supervisor.keeper import LaunchKeeper
+from controller.supervisor.policy import BUDGET, Row, Signs, hangs
+from state.database import StateError
+from state.desired_states import DesiredState, DesiredStates, Wanted
+
+log = logging.getLogger(__name__)
+
+RESTART, MANUAL = "restart", "manual"
+"""Causes of a start."""
+
+LOOK_SECONDS = 1.0
+
+UP = AWAKE | {State.ASLEEP}
+
+
+class History:
+    """What an instance went through: failures in a row, when it was up last, when it is due to be started again."""
+
+    def __init__(self) -> None:
+        self.row = Row()
+        self.due: float | None = None
+        self.asleep = False
+        self._up_since: float | None = None
+        self._up_until = 0.0
+
+    def see(self, state: State, now: float) -> None:
+        if state not in UP:
+            return
+        self.due = None
+        self.asleep = state is State.ASLEEP
+        self._up_until = now
+        if self._up_since is None:
+            self._up_since = now
+
+    def fail(self) -> Row:
+        up = 0.0 if self._up_since is None else self._up_until - self._up_since
+        self._up_since = None
+        self.row = self.row.one_more(up)
+        return self.row
+
+
+class Supervisor:
+    def __init__(self, fleet: Fleet, keeper: LaunchKeeper, desired: DesiredStates) -> None:
+        self._fleet = fleet
+        self._keeper = keeper
+        self._desired = desired
+        self._histories: WeakKeyDictionary[Instance, History] = WeakKeyDictionary()
+        self._work: dict[Instance, asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep looking while open."""
+        loop = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            tasks = [loop, *self._work.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def look(self) -> None:
+        """Look once at all of them, and begin what is to be done."""
+        if self._fleet.has_predecessor:
+            return  # they are still that gateway's to see to
+        wanted, processes = await self._desired.all(), await self._keeper.processes()
+        for name, transitions in list(self._fleet.transitions.items()):
+            instance = transitions.instance
+            if not self._keeper.can(name) or instance in self._work or transitions.under_way:
+                continue
+            self._of(instance).see(instance.state, instance.clock())
+            ended = instance.state in UP and processes.get(name) is False
+            if ended or (instance.state is State.STOPPED and await self._keeper.runs(name)):
+                transitions.observe_soon()  # in the second case somebody else has started it
+                continue
+            desired = wanted.get(name)
+            if desired is not None and desired.wanted is Wanted.STOPPED:
+                self._let_lie(transitions, desired)
+            else:
+                await self._see_to(transitions)
+
+    # -- by hand -------------------------------------------------------------------------------------------------
+
+    async def start(self, instances: Sequence[Instance], by: str) -> None:
+        """Start those that do not run; they are starting when this returns. Raises ``TransitionRefused``."""
+        chosen = await self._chosen(instances)
+        down = [one for one in chosen if one.state in (State.STOPPED, State.FAILED)]
+        for one in down:
+            if one.state is State.FAILED and await self._keeper.runs(one.name):
+                raise NotPossible(f"{one.name!r} runs already, but does not answer: stop it first")
+        await self._wish(chosen, Wanted.RUNNING, by)
+        for one in down:
+            self._histories.pop(one, None)
+            one.release()
+        await _each([self._fleet.waker.wake(one, MANUAL) for one in down])
+
+    async def stop(self, instances: Sequence[Instance], by: str) -> None:
+        """End the processes of ``instances``, each drained first. Raises ``TransitionRefused`` when one goes on."""
+        chosen = await self._chosen(instances)
+        await _each([self._stop(one, by) for one in chosen])
+
+    async def _stop(self, instance: Instance, by: str) -> None:
+        before = (await self._desired.all()).get(instance.name)
+        await self._wish([instance], Wanted.STOPPED, by)
+        try:
+            seconds = instance.config.sleep.drain_timeout_seconds
+            await self._fleet.transitions[instance.name].stop(f"stopped by {by}", seconds, Hold.BY_HAND)
+        except BaseException:
+            if before is None:
+                await self._desired.clear(instance.name)
+            else:
+                await self._desired.put(before)
+            raise
+
+    async def _chosen(self, instances: Sequence[Instance]) -> Sequence[Instance]:
+        for one in instances:
+            if not self._keeper.can(one.name):
+                raise NotPossible(f"{one.name!r} runs elsewhere: it is neither started nor stopped from here")
+        return instances
+
+    async def _wish(self, instances: Sequence[Instance], wanted: Wanted, by: str) -> None:
+        await self._desired.put(*(DesiredState(one.name, wanted, one.wall(), by) for one in instances))
+
+    # -- by itself -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except StateError as broken:
+                log.error("%s", broken)
+            except Exception:
+                log.exception("looking after the engines' processes broke")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _let_lie(self, transitions: Transitions, desired: DesiredState) -> None:
+        instance = transitions.instance
+        if instance.state is State.STOPPED and instance.hold is not Hold.BY_HAND:
+            instance.enter_stopped(f"stopped by {desired.by}", Hold.BY_HAND)
+        elif instance.state is State.FAILED:
+            transitions.settle_soon()
+        elif instance.state in UP:  # it is being stopped, or was started by other means
+            transitions.observe_soon()
+
+    async def _see_to(self, transitions: Transitions) -> None:
+        instance, history = transitions.instance, self._of(transitions.instance)
+        instance.attended = self._fleet.config.launch.restart
+        if instance.state is State.STOPPED and instance.hold is Hold.BY_HAND:
+            instance.release()
+        if not self._fleet.config.launch.restart or instance.hold:
+            return
+        runs = await self._keeper.runs(instance.name) if instance.state is State.FAILED else True
+        if runs is False:
+            await self._has_crashed(transitions)
+        elif runs is None:
+            return  # nobody has started it
+        elif instance.state is State.STOPPED:
+            if history.due is not None and instance.clock() >= history.due and not self._is_loaded_beside(instance):
+                history.due = None
+                self._begin(instance, self._restart(transitions))
+        elif reason := hangs(self._signs(instance), self._fleet.config.launch.ready_timeout_seconds):
+            self._begin(instance, self._replace(transitions, reason))
+
+    async def _has_crashed(self, transitions: Transitions) -> None:
+        instance, history = transitions.instance, self._of(transitions.instance)
+        asleep, ending = history.asleep, await self._keeper.ending(instance.name)
+        if instance.state is not State.FAILED:
+            return  # somebody has started it meanwhile
+        problem = f"its process ended ({ending})"
+        log.warning("%s: %s", instance.name, problem)
+        instance.tell(Happened.CRASHED, detail=problem)
+        await self._fail(transitions, problem)
+        if asleep:
+            history.due = None  # nobody wanted it: the next request starts it
+        history.asleep = False
+
+    async def _fail(self, transitions: Transitions, problem: str) -> None:
+        """It has failed once more: it is due again after a pause, or given up."""
+        instance, history = transitions.instance, self._of(transitions.instance)
+        row = history.fail()
+        pause = row.pause
+        if pause is None:
+            problem = f"{BUDGET} restarts in a row have not helped: {problem}"
+            log.error("%s is given up: %s", instance.name, problem)
+            instance.tell(Happened.GIVEN_UP, detail=problem)
+            del self._histories[instance]  # whoever starts it by hand begins a new row
+        await transitions.fall(problem, pause, row.failures)
+        history.due = None if pause is None else instance.clock() + pause
+
+    async def _restart(self, transitions: Transitions) -> None:
+        instance = transitions.instance
+        try:
+            await self._fleet.waker.wake(instance, RESTART)
+        except TransitionRefused as refused:
+            if instance.state is State.STOPPED and not instance.hold:
+                await self._fail(transitions, f"it could not be started: {refused}")
+        except FleetError as refused:  # no room now
+            log.info("%s is not started again yet: %s", instance.name, refused)
+            self._of(instance).due = instance.clock() + (refused.retry_after or LOOK_SECONDS)
+
+    async def _replace(self, transitions: Transitions, reason: str) -> None:
+        instance = transitions.instance
+        log.warning("%s hangs and is replaced: %s", instance.name, reason)
+        instance.tell(Happened.HUNG, detail=reason)
+        try:
+            await transitions.stop("hung", None)
+        except TransitionRefused as refused:
+            log.error("%s", refused)
+            return
+        await self._fail(transitions, f"it hung: {reason}")
+
+    def _is_loaded_beside(self, instance: Instance) -> bool:
+        """Whether another engine loads just now onto the same GPU: they would take memory from each other."""
+        others = [one for one in self._fleet.instances.values() if one.state is State.STARTING]
+        return any(self._keeper.can(one.name) and self._keeper.share_a_gpu(instance.name, one.name) for one in others)
+
+    def _signs(self, instance: Instance) -> Signs:
+        now = instance.clock()
+        silent = now - instance.silent_since if instance.silent_since is not None else 0.0
+        return Signs(instance.state, now - instance.since, now - instance.looked_at, silent)
+
+    def _of(self, instance: Instance) -> History:
+        return self._histories.setdefault(instance, History())
+
+    def _begin(self, instance: Instance, work: Coroutine[None, None, None]) -> None:
+        """One thing at a time for each of them."""
+        task = self._work[instance] = asyncio.create_task(work, name=f"supervision of {instance.name}")
+        task.add_done_callback(lambda done: self._ended(instance, done))
+
+    def _ended(self, instance: Instance, task: asyncio.Task[None]) -> None:
+        del self._work[instance]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s broke", task.get_name(), exc_info=error)
+
+
+async def _each(work: Sequence[Awaitable[None]]) -> None:
+    """All of it to the end; then the first of what went wrong."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,0 +1,67 @@
+"""When what has ended is started again, and what counts as hung."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.fleet.state import State
+from controller.supervisor.policy import (
+    BUDGET,
+    HEALTHY_SECONDS,
+    LAST_PAUSE,
+    SILENT_SECONDS,
+    UNHEALTHY_SECONDS,
+    Row,
+    Signs,
+    hangs,
+)
+
+
+def test_pauses_double_up_to_the_last_and_then_it_is_given_up() -> None:
+    row, pauses = Row(), []
+    for _ in range(BUDGET + 1):
+        row = row.one_more(0)
+        pauses.append(row.pause)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, None]
+
+
+@given(st.lists(st.floats(0, 2 * HEALTHY_SECONDS), max_size=30))
+def test_only_failures_without_health_between_them_are_a_row(lives: list[float]) -> None:
+    """However it came: as many as there are since it last was well, and no pause beyond the last."""
+    row, expected = Row(), 0
+    for seconds in lives:
+        row = row.one_more(seconds)
+        expected = 1 if seconds >= HEALTHY_SECONDS else expected + 1
+        assert row.failures == expected
+        assert (row.pause is None) is (expected > BUDGET)
+        assert row.pause is None or 0 < row.pause <= LAST_PAUSE
+
+
+QUIET = Signs(State.READY, 1e6, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("signs", "hung"),
+    [
+        (QUIET, False),
+        (Signs(State.READY, 1e6, UNHEALTHY_SECONDS + 1, 0), True),
+        (Signs(State.ASLEEP, 1e6, UNHEALTHY_SECONDS + 1, 0), True),
+        (Signs(State.DRAINING, 1e6, UNHEALTHY_SECONDS + 1, 0), False),  # nobody looks meanwhile
+        (Signs(State.WAKING, 1e6, UNHEALTHY_SECONDS + 1, 0), False),
+        (Signs(State.READY, 1e6, 1, SILENT_SECONDS), False),
+        (Signs(State.READY, 1e6, 1, SILENT_SECONDS + 1), True),
+        (Signs(State.DRAINING, 1e6, 1, SILENT_SECONDS + 1), True),
+        (Signs(State.ASLEEP, 1e6, 1, SILENT_SECONDS + 1), False),
+        (Signs(State.STARTING, 1799, 1, 0), False),
+        (Signs(State.STARTING, 1801, 1, 0), True),
+        (Signs(State.FAILED, UNHEALTHY_SECONDS, 1, 0), False),
+        (Signs(State.FAILED, UNHEALTHY_SECONDS + 1, 1, 0), True),
+        (Signs(State.STOPPED, 1e6, 1e6, 1e6), False),
+        (Signs(State.UNKNOWN, 1e6, 1e6, 1e6), False),
+    ],
+)
+def test_what_hangs(signs: Signs, hung: bool) -> None:
+    """Only what has had more than enough time, and of which something should have come."""
+    assert (hangs(signs, 1800) is not None) is hung

@@ -1,0 +1,78 @@
+"""A gateway over simulated engines that the launcher has started, in real tmux sessions on a private socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import psutil
+
+from controller.fleet import watcher
+from controller.fleet.state import State
+from controller.supervisor import policy, supervisor
+from tests.controller.launch.conftest import Workplace, free_port
+from tests.controller.launch.conftest import workplace as workplace
+from tests.router.gateway import Gateway, gateway_of, until
+
+PACE = "--ttft 0 --tokens-per-second 0 --sleep-seconds 0 --wake-seconds 0 --log-level error --enable-sleep-mode"
+
+
+def sim(name: str, more: str = "", **keys: Any) -> dict[str, Any]:
+    """A simulated engine that the launcher starts."""
+    return {"model": name, "name": name, "engine": "sim", "port": free_port(), "engine_args": f"{PACE} {more}", **keys}
+
+
+@dataclass
+class Kept:
+    """A gateway, and what the launcher does beside it."""
+
+    gateway: Gateway
+    workplace: Workplace
+
+    def pid(self, name: str) -> int:
+        return self.workplace.panes()[name].pid
+
+    def kill(self, name: str) -> int:
+        """As the kernel does when memory is short. Returns the pid."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def is_(self, name: str, *states: State) -> None:
+        await until(lambda: self.gateway.state(name) in states)
+
+    async def launch(self, verb: str, *names: str) -> int:
+        """The launcher, as a user runs it meanwhile."""
+        code: int = await asyncio.to_thread(getattr(self.workplace, verb), *names)
+        return code
+
+    async def act(self, verb: str, name: str) -> Any:
+        return await self.gateway.client.post(f"/action/{verb}/{name}")
+
+    def events(self, name: str) -> list[str]:
+        return [event.what.value for event in self.gateway.fleet.journal.recent if event.instance == name]
+
+
+@asynccontextmanager
+async def kept(workplace: Workplace, *, up: bool = True) -> AsyncIterator[Kept]:
+    """``up``: launched first."""
+    if up:
+        await asyncio.to_thread(workplace.up)
+    looks = dict.fromkeys(watcher.LOOK_SECONDS, 0.05)
+    with (
+        mock.patch.object(supervisor, "LOOK_SECONDS", 0.05),
+        mock.patch.object(watcher, "LOOK_SECONDS", looks),
+        mock.patch.object(policy, "FIRST_PAUSE", 0.05),
+    ):
+        async with gateway_of(workplace.config(), {}) as gateway:
+            yield Kept(gateway, workplace)
+
+
+def runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -1,0 +1,107 @@
+"""Engines that die: they come back, with pauses, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from unittest import mock
+
+import psutil
+import pytest
+
+from controller.fleet.state import Hold, State
+from controller.supervisor import policy, supervisor
+from tests.controller.launch.conftest import Workplace
+from tests.router.gateway import code_of, text_of, until
+from tests.router.supervision.conftest import kept, sim
+
+pytestmark = pytest.mark.anyio
+
+ASLEEP_AT_ONCE = {"min_sleep_duration": 0, "wake_timeout_seconds": 10}
+
+
+async def test_a_killed_engine_is_back_and_requests_wait_for_it(workplace: Workplace) -> None:
+    """With the launcher's own command, environment and session; who asks meanwhile is answered by the new one."""
+    workplace.environment |= {"ONLY_HERE": "yes"}
+    workplace.write(sim("a", env={"MINE": "1"}), sleep_manager=ASLEEP_AT_ONCE)
+    with mock.patch.dict("os.environ", workplace.environment):
+        async with kept(workplace) as fleet:
+            text_of(await fleet.gateway.complete("a"))
+            before = fleet.kill("a")
+            await fleet.is_("a", State.STOPPED, State.STARTING)
+            assert text_of(await fleet.gateway.complete("a"))
+            assert fleet.pid("a") != before
+            assert [one for one in fleet.events("a") if one in ("crashed", "started", "ready")] == [
+                "ready",
+                "crashed",
+                "started",
+                "ready",
+            ]
+            environment = psutil.Process(fleet.pid("a")).environ()
+            assert (environment["MINE"], environment["ONLY_HERE"]) == ("1", "yes")
+            assert "differs" not in workplace.output
+            assert await fleet.launch("up") == 0
+            assert "runs already" in workplace.output
+            assert "differs" not in workplace.output
+
+
+async def test_a_replica_serves_while_the_other_is_started_again(workplace: Workplace) -> None:
+    """Not one request fails."""
+    workplace.write(sim("a"), {**sim("b"), "model": "a"}, sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        fleet.kill("a")
+        answers = [await fleet.gateway.complete("a") for _ in range(20)]
+        assert {answer.status_code for answer in answers} == {200}
+        await until(lambda: "crashed" in fleet.events("a"))
+        await fleet.is_("a", State.READY)
+
+
+async def test_one_that_dies_again_and_again_is_given_up_until_somebody_starts_it(workplace: Workplace) -> None:
+    """The pauses grow, then a clear 503; by hand it gets its chances again."""
+    broken = {"command": [["sh", "-c", "exit 3"]], "engine": "openai"}
+    workplace.write({**sim("a"), **broken, "engine_args": []}, sleep_manager=ASLEEP_AT_ONCE)
+    with mock.patch.object(supervisor, "BUDGET", 1), mock.patch.object(policy, "BUDGET", 1):
+        async with kept(workplace) as fleet:
+            await until(lambda: fleet.gateway.instance("a").hold is Hold.GIVEN_UP)
+            assert fleet.gateway.state("a") is State.FAILED
+            assert fleet.events("a").count("crashed") == 2
+            refused = await fleet.gateway.complete("a")
+            assert code_of(refused) == (503, "model_failed")
+            assert "exit status 3" in refused.text
+            assert "/action/start" in refused.text
+            assert code_of(await fleet.act("wakeup", "a"))[0] == 409
+            assert (await fleet.act("start", "a")).status_code == 200
+            await until(lambda: fleet.events("a").count("crashed") == 3)
+
+
+async def test_one_that_died_asleep_is_started_by_its_next_request(workplace: Workplace) -> None:
+    """Nobody wanted it: it takes no memory until somebody does."""
+    workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        await fleet.gateway.put_to_sleep("a")
+        await asyncio.sleep(0.2)  # the supervisor sees it asleep
+        fleet.kill("a")
+        await until(lambda: "crashed" in fleet.events("a"))
+        assert "started" not in fleet.events("a")
+        assert text_of(await fleet.gateway.complete("a"))
+
+
+async def test_what_the_file_does_not_want_restarted_stays_dead(workplace: Workplace) -> None:
+    workplace.write(sim("a"), launch={"restart": False}, sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        fleet.kill("a")
+        await fleet.is_("a", State.FAILED)
+        assert code_of(await fleet.gateway.complete("a")) == (502, "engine_unreachable")
+
+
+async def test_a_hung_one_is_replaced(workplace: Workplace) -> None:
+    """It lives, has a request and does nothing: its process is ended, and a new one serves."""
+    workplace.write(sim("a", more="""--fault '{"hang": {"times": 1}}'"""), sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        hung = fleet.pid("a")
+        lost = asyncio.create_task(fleet.gateway.complete("a"))
+        await until(lambda: fleet.gateway.instance("a").in_flight == 1)
+        fleet.gateway.instance("a").silent_since = fleet.gateway.instance("a").clock() - policy.SILENT_SECONDS - 1
+        await until(lambda: "hung" in fleet.events("a"))
+        await until(lambda: fleet.gateway.state("a") is State.READY)
+        assert fleet.pid("a") != hung
+        await lost
