@@ -24,7 +24,7 @@ from runtime.downloads.keyed import fetch_keyed
 from runtime.engines.base import Engine
 from runtime.engines.control import open_client
 from runtime.engines.kinds import KINDS
-from runtime.gpus import Gpus, Nvml
+from runtime.gpus import Nvml
 from state.adapters import Adapters
 from state.database import open_database
 from state.desired_states import DesiredStates
@@ -46,10 +46,10 @@ class Company:
 
 
 @asynccontextmanager
-async def open_fleet(config: Config, gpus: Gpus | None = None) -> AsyncIterator[Company]:
+async def open_fleet(config: Config) -> AsyncIterator[Company]:
     """Every instance has been looked at when this opens, and those that are up have their adapters.
 
-    ``gpus``: those of this machine, unless others are given. Raises ``StateError`` when the database cannot be used.
+    Raises ``StateError`` when the database cannot be used.
     """
     async with open_database(config.state_url) as database, open_client() as client:
 
@@ -72,7 +72,7 @@ async def open_fleet(config: Config, gpus: Gpus | None = None) -> AsyncIterator[
         supervisor = Supervisor(fleet, keeper, desired)
         async with (
             chronicle.kept(),
-            metered(fleet, gpus or Nvml(), Footprints(database)) as meter,
+            metered(fleet, Nvml(), Footprints(database)) as meter,
             arbitrated(fleet, meter.capacity) as arbiter,
             fleet.watched(),
             adapters.running(),

@@ -279,7 +279,7 @@ class InstanceSection(Section):
     gpus: Annotated[tuple[Gpu, ...], BeforeValidator(values.as_tuple)] = ()
     """Numbers of the GPUs this engine may see, as nvidia-smi shows them. Sets CUDA_VISIBLE_DEVICES and its order."""
     memory_gib: Amounts | None = None
-    """What it takes awake, in GiB, over all its GPUs in equal parts; or a mapping from GPU to GiB."""
+    """What it takes awake, in GiB, over all its GPUs in equal parts; or a mapping from GPU to GiB. Else measured."""
     asleep_memory_gib: Amounts | None = None
     """What of that it keeps asleep. By default 2 GiB on each GPU, and never more than awake."""
     host_memory_gib: Seconds | None = None

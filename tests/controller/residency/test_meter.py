@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from controller.config.load import load
 from controller.fleet.fleet import Fleet
+from controller.fleet.keeper import NoKeeper
 from controller.fleet.state import State
 from controller.residency import meter, tenants
 from controller.residency.arbiter import Arbiter, arbitrated
@@ -293,6 +294,31 @@ async def test_memory_that_is_never_given_back_is_waited_for_no_longer_than_said
     monkeypatch.setattr(meter, "SETTLE_SECONDS", 30)
     await stage.sleep()
     assert caplog.text == ""
+
+
+class GoneAtOnce(NoKeeper):
+    """Says that a process has ended while the driver still has its memory."""
+
+    async def stop(self, name: str) -> None:
+        pass
+
+    def can(self, name: str) -> bool:
+        return True
+
+
+async def test_an_ended_process_holds_its_memory_until_it_is_given_back(host: dict[str, int]) -> None:
+    """All of it: it keeps nothing."""
+    stage = Weighed(80, footprint=DECLARED)
+    stage.transitions.keeper = GoneAtOnce()
+    stage.holds(one=30)
+    stopping = asyncio.create_task(stage.transitions.stop("manual", 5))
+    await looked(stage.gpus, 3)
+    stage.holds(one=2)
+    await looked(stage.gpus, 3)
+    assert tenants.books([stage.instance], amount(gpu0=80), ()).free == amount(gpu0=50)
+    stage.gpus.held.clear()
+    await stopping
+    assert tenants.books([stage.instance], amount(gpu0=80), ()).free == amount(gpu0=80)
 
 
 async def test_without_figures_nobody_waits(host: dict[str, int]) -> None:
