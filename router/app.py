@@ -50,10 +50,11 @@ class Gateway(Starlette):
     live: Live | None = None
     reload: Reload | None = None
 
-    def leave(self, url: str) -> None:
-        """Another gateway takes over at ``url``."""
+    async def leave(self, url: str) -> None:
+        """Another gateway takes over at ``url``, when this returns."""
         if self.live is not None:
             self.live.leave(url)
+            await self.live.chronicle.finish()
 
     def is_alone(self) -> None:
         """The gateway before this one has ended."""

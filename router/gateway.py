@@ -89,14 +89,14 @@ def serve(config: Config, host: str, listener: socket.socket, channel: Channel, 
         {signal.SIGUSR1: app.reload_soon},
     )
 
-    def leave() -> None:
+    async def leave() -> None:
         server.leave()
-        app.leave(url_of(host, port))
+        await app.leave(url_of(host, port))
         channel.say("left")
         log.info("the next gateway takes over; what is in flight is finished")
-        server.end_soon(LEAVING_SECONDS)
+        await server.end(LEAVING_SECONDS)
 
-    server.on_start = lambda: channel.listen({"leave": leave, "alone": app.is_alone})
+    server.on_start = lambda: channel.listen({"leave": lambda: server.begin(leave()), "alone": app.is_alone})
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

@@ -54,6 +54,7 @@ class Live:
         self.farewells = Farewells(self.pools)
         self.buffered = Buffered(0, 0)
         self.key = key
+        self.left = False
         self._sleeping: asyncio.Task[None] | None = None
         self._settle()
 
@@ -77,6 +78,7 @@ class Live:
 
         Nothing is decided here any more; what is in flight is finished.
         """
+        self.left = True
         routes = list(self.fleet.routes.values())
         names = {model: [one.name for one in routes if one.model == model] for model in self.fleet.models}
         self.adapters.rest()

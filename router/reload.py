@@ -12,7 +12,7 @@ from controller.config.load import load
 from controller.config.mistakes import ConfigError
 from controller.config.model import Config
 from controller.reload.differences import Differences, compare, in_force
-from router.errors import Conflict, NotFound, Unprocessable
+from router.errors import Conflict, GatewayError, NotFound, Unprocessable, stopping
 from router.lifespan import Live
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Reload:
         Its replicas take its requests, or they wait; once it was ``admit``ted it is what the YAML says now. Raises
         ``Conflict`` when it was not empty after so many ``seconds``: then it serves on.
         """
+        self._check()
         async with self._lock:
             before, known = self._live.config, name in self._live.fleet.instances
             if known:
@@ -76,6 +77,7 @@ class Reload:
 
     def admit(self, name: str) -> None:
         """Look at an instance that was taken out of service from now on. Raises ``NotFound``."""
+        self._check()
         if name not in self._live.fleet.instances:
             raise NotFound(f"There is no instance {name[:200]!r}.", "instance_not_found")
         self._live.fleet.release(name)
@@ -86,15 +88,21 @@ class Reload:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _wanted(self) -> Config:
+        self._check()
         try:
             return await asyncio.to_thread(self._read, self._live.config.file)
         except ConfigError as mistakes:
             raise Unprocessable(f"Nothing was changed. {mistakes}", "invalid_configuration") from mistakes
 
+    def _check(self) -> None:
+        """Raises ``Unavailable`` when another gateway has taken over, and nothing is to be changed here any more."""
+        if self._live.left:
+            raise stopping()
+
     async def _apply_and_tell(self) -> None:
         try:
             await self.apply()
-        except Unprocessable as refused:
+        except GatewayError as refused:
             log.error("%s", refused)
         except Exception:
             log.exception("reading the YAML again broke")

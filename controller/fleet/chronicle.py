@@ -25,6 +25,7 @@ class Chronicle:
         self._events = events
         self._unwritten: list[Event] = []
         self._more = asyncio.Event()
+        self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Chronicle]:
@@ -36,10 +37,15 @@ class Chronicle:
         try:
             yield self
         finally:
-            self.journal.listeners.remove(self._heard)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
-            await self._write_all()
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Write what is left. What happens from now on is another's to tell, who goes on from the last number."""
+        if self._heard in self.journal.listeners:
+            self.journal.listeners.remove(self._heard)
+        await self._write_all()
 
     async def read(self, after: int, limit: int, *, newest: bool) -> Sequence[Event]:
         """Oldest first, numbers above ``after``. ``newest``: the last ``limit`` of them, else the first."""
@@ -64,14 +70,15 @@ class Chronicle:
                 self._more.set()
 
     async def _write_all(self) -> bool:
-        batch, self._unwritten = self._unwritten, []
-        if not batch:
+        async with self._writing:
+            batch, self._unwritten = self._unwritten, []
+            if not batch:
+                return True
+            try:
+                await self._events.add([asdict(event) for event in batch])
+            except StateError:
+                lost = max(0, len(batch) + len(self._unwritten) - MOST_UNWRITTEN)
+                log.exception("events could not be written; %d are lost", lost)
+                self._unwritten = [*batch, *self._unwritten][lost:]
+                return False
             return True
-        try:
-            await self._events.add([asdict(event) for event in batch])
-        except StateError:
-            lost = max(0, len(batch) + len(self._unwritten) - MOST_UNWRITTEN)
-            log.exception("events could not be written; %d are lost", lost)
-            self._unwritten = [*batch, *self._unwritten][lost:]
-            return False
-        return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Coroutine, Mapping, Set
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +34,7 @@ class GatewayServer(uvicorn.Server):
         super().__init__(config)
         self._on_signal = on_signal or {}
         self.on_start: Callable[[], None] = nothing
+        self._works: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -50,14 +51,16 @@ class GatewayServer(uvicorn.Server):
             connection.leaving = True  # type: ignore[union-attr]  # they are ours
         self._tell_application()
 
-    def end_soon(self, seconds: float) -> None:
+    async def end(self, seconds: float) -> None:
         """Stop when all connections have ended, or after so many ``seconds``."""
+        await self._quiet(seconds)
+        self.should_exit = True
 
-        async def end() -> None:
-            await self._quiet(seconds)
-            self.should_exit = True
-
-        self._ending = asyncio.create_task(end())
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it as long as the server runs."""
+        task = asyncio.create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state = self.server_state

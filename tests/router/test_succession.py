@@ -16,7 +16,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, replica_of, until, write_yaml
+from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, gateway, replica_of, until, write_yaml
 from tests.runtime.engines.sim.stage import free_port
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +117,7 @@ class Load:
                     self.failed.append(repr(lost))
 
 
+@pytest.mark.timeout(60 + 6 * RESTARTS)
 async def test_no_request_fails_and_no_engine_is_touched(tmp_path: Path) -> None:
     """Many times under load, and a long stream that runs through the first of them comes whole.
 
@@ -149,6 +150,32 @@ async def test_who_waits_is_passed_on(tmp_path: Path) -> None:
         await running.renew()
         answer = await waiting
         assert answer.status_code == 200, answer.text
+
+
+async def test_what_is_not_sent_yet_goes_to_the_next(tmp_path: Path) -> None:
+    """From the queue, from a sleep, and what still comes: all of it is answered, by the next gateway's word."""
+    sections: dict[str, Any] = {"models": {"one": {"max_in_flight": 1}}, "sleep_manager": {"min_sleep_duration": 60}}
+    (tmp_path / "next").mkdir()
+    async with (
+        engines(Spec("one", SLOW), Spec("two", yaml={"aliases": ["zwei"]})) as sims,
+        gateway(tmp_path / "next", sims) as following,
+        gateway(tmp_path, sims, **sections) as left,
+    ):
+        await left.put_to_sleep("two")
+        asked = [asyncio.create_task(left.complete("one", max_tokens=60)) for _ in range(4)]
+        asked += [asyncio.create_task(left.complete(name)) for name in ("two", "zwei")]
+        await until(lambda: len(left.live.queues["one"].waiters) == 3 and left.live.traffic.models["two"].waiting == 2)
+        await following.wake("two", force=True)
+        left.live.leave(following.url)
+        asked += [asyncio.create_task(left.complete("zwei")) for _ in range(2)]
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+        assert following.live.traffic.models["two"].total == 4
+        assert following.live.traffic.models["one"].total == 3
+        assert left.live.pools.keys() == set(left.fleet.instances.values())
+        for method, path in (("POST", "reload"), ("POST", "drain/one"), ("POST", "admit/one")):
+            refused = await left.client.request(method, f"/admin/{path}")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "gateway_stopping")
+        assert left.in_flight == 0
 
 
 async def test_nothing_sleeps_under_those_who_are_still_served(tmp_path: Path) -> None:
