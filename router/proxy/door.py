@@ -23,16 +23,19 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Door(Protocol):
-    """``paused``: the client reads slower than it is written to. ``on_resume``: called when it has caught up."""
+    """``paused``: the client reads slower than it is written to. ``on_pause``, ``on_resume``: called when that begins,
+    and when it has caught up.
+    """
 
     paused: bool
+    on_pause: Callable[[], None]
     on_resume: Callable[[], None]
 
     def watch(self, left: Callable[[], None]) -> None:
         """Call ``left`` once if the client leaves before the end."""
 
     def close(self) -> None:
-        """No more interest in the client's leaving."""
+        """No more interest in the client's leaving, or in how fast it reads."""
 
     def own(self, task: asyncio.Task[None]) -> None:
         """The answer goes on in ``task``, which the server must wait for when it stops."""
@@ -41,6 +44,9 @@ class Door(Protocol):
         """Send the head, and the first piece with it. ``last``: that was all."""
 
     def write(self, chunk: bytes, last: bool) -> None: ...
+
+    def pass_on(self, chunk: bytes, frame: bytes) -> None:
+        """Write a piece in the middle. ``frame``: it as an HTTP chunk, if that is how it came."""
 
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer, unless one has begun."""
@@ -63,6 +69,7 @@ class AsgiDoor:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.paused = False
+        self.on_pause: Callable[[], None] = nothing
         self.on_resume: Callable[[], None] = nothing
         self._receive = receive
         self._send = send
@@ -80,6 +87,7 @@ class AsgiDoor:
 
     def close(self) -> None:
         self._left = None
+        self.on_pause = self.on_resume = nothing
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -96,6 +104,9 @@ class AsgiDoor:
     def write(self, chunk: bytes, last: bool) -> None:
         if chunk or last:
             self._put({"type": "http.response.body", "body": chunk, "more_body": not last})
+
+    def pass_on(self, chunk: bytes, frame: bytes) -> None:
+        self.write(chunk, False)
 
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         if not self._started:
@@ -149,8 +160,10 @@ class AsgiDoor:
     def _put(self, message: Message) -> None:
         self._queue.append(message)
         self._waiting += len(message.get("body", b""))
-        self.paused = self._waiting > HIGH_WATER
         self._more.set()
+        if not self.paused and self._waiting > HIGH_WATER:
+            self.paused = True
+            self.on_pause()
 
     def _wake(self, _: Any) -> None:
         self._more.set()

@@ -12,6 +12,7 @@ from router.errors import BadUpstream, GatewayError, UpstreamTimeout, stopping
 from router.proxy import body as bodies
 from router.proxy.body import Peek
 from router.proxy.call import Call
+from router.proxy.door import Door
 from router.proxy.headers import request_head, response_headers
 from router.proxy.pool import Pool
 from router.proxy.queue import Queue
@@ -39,6 +40,8 @@ class Flight:
     status = 0
     _decided = False
     _name: str | None = None
+    _keep: Callable[[bytes], None]
+    _pass_on: Callable[[bytes, bytes], None]
 
     def __init__(
         self,
@@ -170,22 +173,28 @@ class Flight:
             if status < 500:
                 self.instance.answer_began()
             door.start(status, self._headers(upstream), chunk, last)
+            if not last:
+                self._flow(upstream, door)
         if chunk and self._stream:
             self._first_piece()
         if last:
             self.landed(self, None)
-        elif door.paused:
-            door.on_resume = upstream.resume
-            upstream.pause()
 
-    def more(self, upstream: Upstream, chunk: bytes) -> None:
-        self.tail.add(chunk)
+    def more(self, upstream: Upstream, chunk: bytes, frame: bytes) -> None:
+        if frame:
+            self._keep(chunk)
+        else:
+            self.tail.add(chunk)
         if self._stream:
             self._first_piece()
-        door = self.call.door
-        door.write(chunk, False)
+        self._pass_on(chunk, frame)
+
+    def _flow(self, upstream: Upstream, door: Door) -> None:
+        """More is to come. What it needs is looked up once."""
+        self._keep = self.tail.keep_frames()
+        self._pass_on = door.pass_on
+        door.on_pause, door.on_resume = upstream.pause, upstream.resume
         if door.paused:
-            door.on_resume = upstream.resume
             upstream.pause()
 
     def _headers(self, upstream: Upstream) -> list[tuple[bytes, bytes]]:

@@ -33,6 +33,14 @@ class OpenedDoor:
         self._inner.paused = paused
 
     @property
+    def on_pause(self) -> Callable[[], None]:
+        return self._inner.on_pause
+
+    @on_pause.setter
+    def on_pause(self, pause: Callable[[], None]) -> None:
+        self._inner.on_pause = pause
+
+    @property
     def on_resume(self) -> Callable[[], None]:
         return self._inner.on_resume
 
@@ -61,6 +69,12 @@ class OpenedDoor:
             self._body += chunk
         if last:
             self._tell(bytes(self._body))
+
+    def pass_on(self, chunk: bytes, frame: bytes) -> None:
+        if self._failing:
+            self.write(chunk, False)
+        else:
+            self._inner.pass_on(chunk, frame)
 
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         if not self._body:

@@ -49,7 +49,7 @@ class Holding:
             body = bytes(self._body)
             self._decide(upstream, body, upstream.complete and is_refusal(upstream.status, body))
 
-    def more(self, upstream: Upstream, chunk: bytes) -> None:
+    def more(self, upstream: Upstream, chunk: bytes, frame: bytes) -> None:
         self.arrived(upstream, chunk)
 
     def failed(self, upstream: Upstream, error: UpstreamError) -> None:

@@ -86,9 +86,9 @@ class Creation(Flight):
             self._look_for_id(chunk)
         super().arrived(upstream, chunk)
 
-    def more(self, upstream: Upstream, chunk: bytes) -> None:
+    def more(self, upstream: Upstream, chunk: bytes, frame: bytes) -> None:
         self._look_for_id(chunk)
-        super().more(upstream, chunk)
+        super().more(upstream, chunk, frame)
 
     def _look_for_id(self, chunk: bytes) -> None:
         if self._makers is None or self.instance is None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
 TAIL_BYTES = 16_384
+TAIL_FRAMES = 64
 USAGE = b'"usage"'
 PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
 COMPLETION = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
@@ -23,24 +26,34 @@ _decoder = msgspec.json.Decoder(_Usage)
 
 
 class Tail:
-    """The last chunks of a response, by reference: ``TAIL_BYTES`` at least, twice that and two chunks at most."""
+    """The last chunks of a response, by reference: ``TAIL_BYTES`` at least, twice that and two chunks at most.
+
+    Of one that comes in frames, which are short, ``TAIL_FRAMES``.
+    """
 
     __slots__ = ("_chunks", "_older", "_size")
 
     def __init__(self) -> None:
         self._older: list[bytes] = []
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] | deque[bytes] = []
         self._size = 0
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > TAIL_BYTES:  # what was before is enough, and older than that nothing is needed
-            self._older, self._chunks, self._size = self._chunks, [], 0
+            self._older = list(self._chunks)
+            self._chunks.clear()
+            self._size = 0
+
+    def keep_frames(self) -> Callable[[bytes], None]:
+        """From here on there are frames. Returns what adds one, at next to no cost."""
+        self._chunks = deque(self._chunks, TAIL_FRAMES)
+        return self._chunks.append
 
     def usage(self) -> tuple[int, int]:
         """Prompt and completion tokens as the engine last reported them; zeros when it did not."""
-        chunks = self._older + self._chunks
+        chunks = [*self._older, *self._chunks]
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         at = data.rfind(USAGE)
         while at >= 0:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import httptools
 
+from router.proxy.frame import END, LIMIT, SHAPES
+
 MAX_HEAD_BYTES = 65_536
 FRAMES = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -56,8 +58,8 @@ class Sink(Protocol):
     def arrived(self, upstream: Upstream, chunk: bytes) -> None:
         """One read brought the head (the first time), a piece of the body, the end (``upstream.complete``), or all."""
 
-    def more(self, upstream: Upstream, chunk: bytes) -> None:
-        """The same, when it was just a piece in the middle."""
+    def more(self, upstream: Upstream, chunk: bytes, frame: bytes) -> None:
+        """The same, when it was just a piece in the middle. ``frame``: the HTTP chunk it came as, if just one."""
 
     def failed(self, upstream: Upstream, error: UpstreamError) -> None:
         """No more will come. ``arrived`` may have been called before."""
@@ -68,6 +70,7 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_arrived",
+        "_between",
         "_frame_bytes",
         "_framed",
         "_fresh",
@@ -97,6 +100,7 @@ class Upstream(asyncio.Protocol):
         self._arrived: list[bytes] = []
         self.on_body = self._arrived.append  # the parser calls it, and nothing is faster
         self._paused = False
+        self._between = False  # two chunks: the last byte of one has come, and none of the next
         self._frame_bytes = 0
         self._head_done = False
         self._framed = False
@@ -114,7 +118,8 @@ class Upstream(asyncio.Protocol):
 
     def begin(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request. Its answer, or its failure, goes to ``sink``."""
-        self.complete = self.started = self.body_begun = self._head_done = self._framed = self._told = False
+        self.complete = self.started = self.body_begun = False
+        self._head_done = self._framed = self._told = self._between = False
         self.headers = []
         self._frame_bytes = 0
         self._sink = sink
@@ -165,8 +170,17 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]  # see ``router.server.protocol``
 
     def data_received(self, data: bytes) -> None:
+        size, sink = len(data), self._sink
+        if self._between and size < LIMIT and sink is not None:
+            cut, heads = SHAPES[size]
+            head, chunk, end = cut(data)
+            if head in heads and end == END:  # nearly every piece of a stream
+                self._fresh = True
+                sink.more(self, chunk, data)
+                return
         if self.complete:
             self.abort()  # nothing was asked: whatever this is, no request may meet it
             return
@@ -179,14 +193,16 @@ class Upstream(asyncio.Protocol):
                 self.fail(Broken(f"it is no HTTP ({garbage})"))
                 return
             self._transport.close()  # it came after a whole answer: that one is good, the connection is not
+        if self._between and not data.endswith(END):
+            self._between = False  # the next chunk has begun: no other line has an end that no callback is called for
         arrived, sink = self._arrived, self._sink
         if len(arrived) != 1 or sink is None:
             self._piece(data)
             return
         self.body_begun = True
         self._frame_bytes = 0
-        if flowing and not self.complete:  # nearly every piece of a stream
-            sink.more(self, arrived.pop())
+        if flowing and not self.complete:  # nearly every other piece of a stream
+            sink.more(self, arrived.pop(), b"")
         else:  # nearly every other answer, all of it
             self.started = self._told = True
             if self.complete:
@@ -258,7 +274,14 @@ class Upstream(asyncio.Protocol):
         self._framed = self._framed or self.status in (204, 304)
         self._head_done = True
 
+    def on_chunk_header(self) -> None:
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
+
     def on_message_complete(self) -> None:
+        self._between = False
         if not self._head_done or self.complete:
             return
         self.complete = True

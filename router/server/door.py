@@ -16,9 +16,6 @@ BODILESS = (204, 304)
 STATUS = {status: line.removesuffix(b"\r\n") for status, line in STATUS_LINE.items()}
 FRAMING = frozenset({b"content-length", b"connection"})
 
-SIZE_LINES = tuple(b"%x\r\n" % size for size in range(2048))
-"""How a chunk of each size begins."""
-
 
 class Connection(Protocol):
     """What a door needs of the connection it belongs to."""
@@ -54,6 +51,7 @@ class DirectDoor:
         "disconnected",
         "held",
         "keep_alive",
+        "on_pause",
         "on_resume",
         "paused",
         "response_complete",
@@ -63,6 +61,7 @@ class DirectDoor:
 
     def __init__(self, protocol: Connection, buffered: Buffered, can_chunk: bool, keep_alive: bool) -> None:
         self.paused = protocol.flow.write_paused
+        self.on_pause: Callable[[], None] = nothing
         self.on_resume: Callable[[], None] = nothing
         self.disconnected = False
         self.response_complete = False
@@ -84,7 +83,7 @@ class DirectDoor:
 
     def close(self) -> None:
         self._left = None
-        self.on_resume = nothing
+        self.on_pause = self.on_resume = nothing
 
     def left(self) -> None:
         watcher, self._left = self._left, None
@@ -97,6 +96,10 @@ class DirectDoor:
         tasks: set[Any] = self._protocol.tasks
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+    def pause(self) -> None:
+        self.paused = True
+        self.on_pause()
 
     def resume(self) -> None:
         self.paused = False
@@ -135,20 +138,21 @@ class DirectDoor:
     def write(self, chunk: bytes, last: bool) -> None:
         if self.disconnected:
             return
-        if self._chunked and chunk and not last:  # nearly every call
-            size = len(chunk)
-            line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
-            try:
-                self._transport.write(b"".join((line, chunk, b"\r\n")))
-            except RuntimeError:  # it is closing, and has not said so yet
-                self.left()
-            return
         parts: list[bytes] = []
         self._add(parts, chunk, last)
         if parts:
             self._send(b"".join(parts))
         if last:
             self._complete()
+
+    def pass_on(self, chunk: bytes, frame: bytes) -> None:
+        if not frame or not self._chunked:
+            self.write(chunk, False)
+        elif not self.disconnected:
+            try:
+                self._transport.write(frame)
+            except RuntimeError:  # it is closing, and has not said so yet
+                self.left()
 
     def _send(self, data: bytes) -> None:
         try:

@@ -333,6 +333,8 @@ class DirectProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        # With more, uvloop writes only when it has read from everybody: many requests at once would wait for the last.
+        transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]
         most = self.limits.connections
         if most is not None and len(self.connections) > most:
             problem = "The gateway has as many connections as it may have open files for."
@@ -358,7 +360,7 @@ class DirectProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._door is not None:
-            self._door.paused = True
+            self._door.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -61,6 +61,19 @@ async def test_size_data_and_end_of_a_chunk_apart(tmp_path: Path) -> None:
         assert unchunked(await client.rest()) == (b"".join(events), True)
 
 
+@pytest.mark.parametrize("modern", [True, False])
+async def test_chunks_in_reads_of_their_own(tmp_path: Path, modern: bool) -> None:
+    """Sizes in capitals as well. Frames go only to who was promised them; uvicorn promises them to HTTP/1.0, too."""
+    events = [b"data: " + b"x" * size + b"\n\n" for size in (1, 2, 165, 163, 20, 4_000, 30)]
+    frames = [b"%X\r\n%b\r\n" % (len(event), event) for event in events]
+    async with scripted(tmp_path, slowly(STREAM, *frames, b"0\r\n\r\n")) as (gateway, _), raw(gateway) as client:
+        await client.ask(HEAD + "\nconnection: close" if modern else HEAD.replace("1.1", "1.0"), BODY)
+        framed = "transfer-encoding: chunked" in (await client.head()).lower()
+        said = await client.rest()
+        assert framed or not modern
+        assert (unchunked(said) if framed else (said, True)) == (b"".join(events), True)
+
+
 async def test_what_follows_an_answer_does_not_change_it(tmp_path: Path) -> None:
     """A second answer, unasked, in the same write: the first is given, the connection is not used again."""
     first = answer(b'{"first": true}')

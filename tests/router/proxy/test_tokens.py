@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.proxy.tokens import TAIL_BYTES, Tail
+from router.proxy.tokens import TAIL_BYTES, TAIL_FRAMES, Tail
 from tests.router.gateway import DIALECTS, Spec, whole
 
 CAPTURES = Path(__file__).parents[2] / "captures"
@@ -79,7 +79,20 @@ def test_a_long_answer_is_not_kept() -> None:
     tail = Tail()
     for _ in range(10_000):
         tail.add(b"x" * 1000)
-    assert TAIL_BYTES <= sum(len(chunk) for chunk in tail._older + tail._chunks) <= 2 * (TAIL_BYTES + 1000)
+    assert TAIL_BYTES <= sum(map(len, [*tail._older, *tail._chunks])) <= 2 * (TAIL_BYTES + 1000)
+
+
+def test_frames_and_other_pieces_are_kept_in_order_and_not_for_long() -> None:
+    """Whichever an answer comes in, and however often that changes."""
+    tail = Tail()
+    tail.add(b"0,")
+    keep = tail.keep_frames()
+    for number in range(1, 10_000):
+        (keep if number % 7 else tail.add)(b"%d," % number * (1 if number % 49 else 100))
+    kept = [int(one) for one in b"".join([*tail._older, *tail._chunks]).split(b",")[:-1]]
+    assert kept == sorted(kept)
+    assert kept[-1] == 9_999
+    assert TAIL_FRAMES <= len({*kept}) <= 2 * TAIL_FRAMES
 
 
 @pytest.mark.anyio

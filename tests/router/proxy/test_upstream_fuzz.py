@@ -1,12 +1,12 @@
 """The upstream client against every way a network can cut an answer, and against answers that are none.
 
-The transport is a double, so that each read is exactly what the test says; real sockets are in the other files.
+Real sockets are in the other files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,82 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.proxy.upstream import MAX_HEAD_BYTES, Broken, Dropped, Upstream, UpstreamError
+from router.proxy.upstream import MAX_HEAD_BYTES, Broken, Dropped
+from tests.router.proxy.wire import Connection, Taken
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
-
-
-class Wire:
-    """What a transport does, written down."""
-
-    def __init__(self) -> None:
-        self.closing = False
-        self.unsent = 0
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def close(self) -> None:
-        self.closing = True
-
-    abort = close
-
-    def write(self, data: bytes) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent
-
-
-@dataclass
-class Taken:
-    """A sink: what came of one request. ``outcomes``: None for a whole answer."""
-
-    status: int = 0
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    body: bytes = b""
-    outcomes: list[UpstreamError | None] = field(default_factory=list)
-
-    def arrived(self, upstream: Upstream, piece: bytes) -> None:
-        assert not self.outcomes
-        if not self.status:
-            self.status, self.headers = upstream.status, list(upstream.headers)
-        self.body += piece
-        if upstream.complete:
-            self.outcomes.append(None)
-
-    def more(self, upstream: Upstream, piece: bytes) -> None:
-        assert self.status
-        assert not self.outcomes
-        self.body += piece
-
-    def failed(self, upstream: Upstream, error: UpstreamError) -> None:
-        self.outcomes.append(error)
-
-    @property
-    def outcome(self) -> UpstreamError | None:
-        assert len(self.outcomes) == 1
-        return self.outcomes[0]
-
-
-class Connection:
-    def __init__(self) -> None:
-        self.wire = Wire()
-        self.upstream = Upstream()
-        self.upstream.connection_made(self.wire)  # type: ignore[arg-type]  # as much of one as is asked for
-
-    def ask(self, reads: Iterable[bytes]) -> Taken:
-        """One request, and what is read for it until the connection is closed or no more comes."""
-        taken = Taken()
-        self.upstream.begin(b"", b"", taken)
-        for data in reads:
-            if data and not self.wire.closing:
-                self.upstream.data_received(data)
-        return taken
-
-    def lose(self, error: Exception | None = None) -> None:
-        self.upstream.connection_lost(error)
-
 
 # -- answers that are whole ----------------------------------------------------------------------------------------
 
@@ -98,6 +26,7 @@ VALUE = st.text(
     st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=12
 ).map(lambda text: text.encode("latin-1"))  # fmt: skip
 HEADERS = st.lists(st.tuples(TOKEN, VALUE), max_size=4)
+NOISE = st.binary(max_size=3) | st.sampled_from([b"\r\n", b"0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
 EXTENSION = st.sampled_from([b"", b";a", b";a=b", b';a="b;c"'])
 BODY = st.lists(st.binary(min_size=1, max_size=40), max_size=4)
 
@@ -177,9 +106,6 @@ def test_answers_on_a_kept_connection_are_each_their_own(sequence: list[Answer],
 
 
 # -- answers that are not ------------------------------------------------------------------------------------------
-
-
-NOISE = st.binary(max_size=3) | st.sampled_from([b"\r\n", b"0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
 
 
 @st.composite
