@@ -55,7 +55,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-
 TOKEN = _event(_chunk([{"index": 0, "delta": {"content": " word"}, "finish_reason": None}], None))
 END = _event(_chunk([], USAGE)) + _event("[DONE]") + b"0\r\n\r\n"
 AWAKE = _whole({"is_sleeping": False})
-MODELS = _whole({"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "bench"}]})
+MODELS = _whole({"object": "list", "data": [{"id": "bench", "object": "model", "created": 1, "owned_by": "bench"}]})
 
 
 class Engine(asyncio.Protocol):

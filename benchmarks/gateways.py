@@ -110,7 +110,9 @@ def rust_router(name: str, *command: str) -> Callable[[Path, int, Fleet], Sequen
     def argv(folder: Path, port: int, fleet: Fleet) -> Sequence[str]:
         urls = [f"http://127.0.0.1:{engine}" for engine in _all(fleet)]
         program = [_program(name) or name, *command]
-        return [*program, "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin", "--worker-urls", *urls]
+        metrics = ["--prometheus-port", str(free_port())]  # by default it is the same for both
+        where = ["--host", "127.0.0.1", "--port", str(port), *metrics]
+        return [*program, *where, "--policy", "round_robin", "--worker-urls", *urls]
 
     return argv
 

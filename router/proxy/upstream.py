@@ -170,7 +170,8 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]  # see ``router.server.protocol``
+        # With more, uvloop writes only when it has read from everybody: of many requests at once all wait for the last.
+        transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         size, sink = len(data), self._sink

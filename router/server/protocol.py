@@ -204,8 +204,7 @@ class DirectProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             self._answer(self._refusal)
             return
-        body = self._body
-        whole = body[0] if len(body) == 1 else b"".join(body)
+        whole = b"".join(self._body)
         self._body = []
         call = Call("POST", self._path, self.url, self._head, whole, door, time.monotonic())
         try:
@@ -333,8 +332,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        # With more, uvloop writes only when it has read from everybody: many requests at once would wait for the last.
-        transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]
+        transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]  # see ``Upstream``
         most = self.limits.connections
         if most is not None and len(self.connections) > most:
             problem = "The gateway has as many connections as it may have open files for."
