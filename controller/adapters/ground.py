@@ -110,7 +110,8 @@ class Ground:
             if has_it:
                 wanted = instance.engine.adapter_model(record.name)
                 members[instance] = None if wanted == record.name else wanted
-        problem = _problem(record)
+        gone = any(place.chosen and name not in self.fleet.instances for name, place in record.places.items())
+        problem = "" if gone else _problem(record)  # it is about to be loaded elsewhere
         if members != record.route.rename or problem != record.route.problem:
             record.route.put(members, problem)
 

@@ -238,8 +238,10 @@ class Arbiter:
     def _answer(self) -> None:
         """Tell who waits for just one instance, and not for our wake, what has become of it meanwhile."""
         for entry in self._line.entries:
+            if entry.outcome is None:
+                continue
             one = entry.among[0]
-            if entry.outcome is None or one.name in self._granted:
+            if one.name in self._granted:
                 continue
             if one.state is State.READY:
                 self._tell(entry, None)

@@ -14,6 +14,7 @@ import pytest
 
 from controller.fleet.state import State
 from router.reload import Reload
+from tests.router.adapters.stage import LORA, applied, artifact
 from tests.router.gateway import VLLM, Gateway, Spec, code_of, codes_of, engines, gateway, replica_of, until, write_yaml
 
 pytestmark = pytest.mark.anyio
@@ -268,3 +269,14 @@ async def test_load_goes_on_through_many_changes(tmp_path: Path) -> None:
         assert codes_of(answers) == {200}
         assert all("[DONE]" in one.text or one.json()["usage"] for one in answers)
         await until(lambda: gateway.in_flight == 0 and len(gateway.live.pools) == 3)
+
+
+async def test_adapters_follow_the_instances(tmp_path: Path) -> None:
+    """One whose instance is taken out is loaded on the one that comes, and is asked for all the time."""
+    specs = (replica_of("base", "a", LORA), replica_of("base", "b", LORA))
+    async with stage(tmp_path, *specs, at_first=1) as (gateway, _, reloaded):
+        await applied(gateway, "sql", artifact(tmp_path, "sql"))
+        assert (await gateway.complete("sql")).headers["x-torpor-instance"] == "a"
+        await reloaded("b")
+        answers = [await gateway.complete("sql") for _ in range(3)]
+        assert [(one.status_code, one.headers["x-torpor-instance"]) for one in answers] == [(200, "b")] * 3

@@ -16,7 +16,8 @@ import httpx2
 import psutil
 import pytest
 
-from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, gateway, replica_of, until, write_yaml
+from tests.router.adapters.stage import LORA, applied, artifact
+from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, gateway, replica_of, text_of, until, write_yaml
 from tests.runtime.engines.sim.stage import free_port
 
 pytestmark = pytest.mark.anyio
@@ -176,6 +177,23 @@ async def test_what_is_not_sent_yet_goes_to_the_next(tmp_path: Path) -> None:
             refused = await left.client.request(method, f"/admin/{path}")
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "gateway_stopping")
         assert left.in_flight == 0
+
+
+async def test_adapters_are_asked_for_at_the_next(tmp_path: Path) -> None:
+    """A gateway that leaves passes them on under their own names."""
+    (tmp_path / "next").mkdir()
+    async with (
+        engines(Spec("base", LORA)) as sims,
+        gateway(tmp_path / "next", sims) as following,
+        gateway(tmp_path, sims) as left,
+    ):
+        path = artifact(tmp_path, "sql")
+        await applied(left, "sql", path)
+        await applied(following, "sql", path)
+        said = text_of(await left.complete("sql"))
+        left.live.leave(following.url)
+        assert text_of(await left.complete("sql")) == said
+        assert following.live.traffic.models["base"].total == 1
 
 
 async def test_nothing_sleeps_under_those_who_are_still_served(tmp_path: Path) -> None:
