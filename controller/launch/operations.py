@@ -15,9 +15,11 @@ from rich.console import Console
 from controller.config.model import FRONTEND, Config
 from controller.config.schema import LaunchSection
 from controller.fleet.keeper import Rest
-from controller.launch import logs, plan, process_tree, report
+from controller.launch import logs, orphans, plan, process_tree, report
+from controller.launch.environment import marker
 from controller.launch.exclusion import alone
 from controller.launch.launcher import Launcher, Outcome, State
+from controller.launch.orphans import Orphan
 from controller.launch.progress import progress, say
 from controller.launch.sessions import close_session
 from controller.launch.sleeper import Sleeper
@@ -108,19 +110,25 @@ class Operations:
         panes = await asyncio.to_thread(self._tmux.panes)
         # what the YAML has lost but still runs can be stopped by its name
         strays = [pane for pane in self._ours(panes) if pane.unit in names and pane.unit not in self._every]
-        chosen = self.named([name for name in names if name not in {pane.unit for pane in strays}])
+        found = await asyncio.to_thread(orphans.find, owner_of(self._config.file))
+        lost = {one.unit for one in found if one.unit in names and one.unit not in self._every}
+        chosen = self.named([name for name in names if name not in lost | {pane.unit for pane in strays}])
         async with self._fleet() as tools:
             await tools.wish(chosen, Wanted.STOPPED, f"{BY} --stop")
             problems = await self._stop(tools.launcher, chosen) if chosen else {}
         seconds = self._config.launch.stop_timeout_seconds
         left = await close_sessions(self._tmux, strays, panes, seconds, self._out) if strays else []
+        left += await self._end(lost)
         return FAILED if left or any(problems.values()) else OK
 
     async def status(self) -> int:
         async with open_client() as client, open_database(self._config.state_url) as database:
             survey = Survey(self._config, self.units, self._tmux, client, SleepMarks(database))
             rows = await survey.rows(await self._rests(Launches(database), DesiredStates(database)))
+            astray = await self.orphans(Launches(database))
         report.table(self._out, rows)
+        for orphan in astray:
+            say(self._out, f"\n{orphan}; --stop {orphan.unit} ends it")
         return OK if all(row.healthy for row in rows) else FAILED
 
     async def kill_all(self) -> int:
@@ -130,8 +138,8 @@ class Operations:
         seconds = self._config.launch.stop_timeout_seconds
         ours = self._ours(panes)
         left = await close_sessions(self._tmux, ours, panes, seconds, self._out)
-        for unit in self._every.values():
-            left += await asyncio.to_thread(process_tree.stop, None, unit.marker, seconds)
+        found = await asyncio.to_thread(orphans.find, owner_of(self._config.file))
+        left += await self._end({*self._every, *(one.unit for one in found)})
         if left:
             say(self._out, f"could not be ended: {', '.join(map(str, sorted(set(left))))}")
             return FAILED
@@ -179,6 +187,18 @@ class Operations:
             with progress(self._out) as display:
                 launcher = Launcher(self._config, survey, self._tmux, launches, sleeper, display)
                 yield Tools(launcher, survey, launches, desired)
+
+    async def _end(self, names: Iterable[str]) -> list[int]:
+        """What runs under these names without a session. Returns the pids of those that could not be ended."""
+        owner, seconds = owner_of(self._config.file), self._config.launch.stop_timeout_seconds
+        left = [await asyncio.to_thread(process_tree.stop, None, marker(owner, name), seconds) for name in names]
+        return [pid for pids in left for pid in pids]
+
+    async def orphans(self, launches: Launches) -> list[Orphan]:
+        """What runs without a session of this file."""
+        panes = self._ours(await asyncio.to_thread(self._tmux.panes))
+        found = await asyncio.to_thread(orphans.find, owner_of(self._config.file))
+        return orphans.judge(found, panes, self._every, await launches.all())
 
     async def _rests(self, launches: Launches, desired: DesiredStates) -> dict[str, Rest]:
         """Why nothing runs of those where that is as it should be, unless something does."""

@@ -31,12 +31,16 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found of a unit. ``serving``: its address answers, and as this very engine."""
+    """What was found of a unit.
+
+    ``serving``: its address answers, and as this very engine. ``ours``: the process that was started for it runs.
+    """
 
     pane: Pane | None = None
     strange: Pane | None = None
     healthy: bool | None = False
     serving: bool = False
+    ours: bool = False
     record: Launch | None = None
 
 
@@ -70,6 +74,8 @@ def _decide(unit: Unit, seen: Seen) -> Decision:
     if pane is not None and not pane.dead:
         step = Step.KEEP if seen.healthy else Step.WAIT
         return Decision(step, "runs already", differences(unit, seen.record))
+    if seen.serving and seen.ours:
+        return Decision(Step.KEEP, "runs already, though its tmux session is gone", differences(unit, seen.record))
     if seen.serving:
         return Decision(Step.LEAVE, "runs already, but not in a tmux session of this configuration: left alone")
     if seen.strange is not None:

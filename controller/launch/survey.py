@@ -14,7 +14,7 @@ from controller.launch.plan import Seen, find
 from controller.launch.readiness import EngineProbe, Probe, ServiceProbe
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit
-from runtime.processes import identity
+from runtime.processes import identity, is_running
 from state.launches import Launch
 from state.sleep_marks import SleepMarks
 
@@ -126,7 +126,8 @@ class Survey:
         if pane is not None and not pane.dead:
             return Seen(pane, healthy=await probe.healthy(), record=record)
         serving = await probe.recognised()
-        return Seen(pane, strange, healthy=serving, serving=serving, record=record)
+        ours = record is not None and await asyncio.to_thread(is_running, record.process)
+        return Seen(pane, strange, healthy=serving, serving=serving, ours=ours, record=record)
 
 
 def _has_ended(pane: Pane) -> bool:

@@ -1,0 +1,60 @@
+"""A fleet that does not fit at once comes up one by one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from state.database import open_database
+from state.sleep_marks import Phase, SleepMark, SleepMarks
+from tests.controller.launch.conftest import Workplace, free_port, processes_of
+
+SIM = "--ttft 0 --tokens-per-second 0 --sleep-seconds 0 --log-level error --enable-sleep-mode"
+
+
+async def marks(workplace: Workplace) -> dict[str, SleepMark]:
+    async with open_database(f"sqlite:///{workplace.folder / 'fleet.state.db'}") as database:
+        return dict(await SleepMarks(database).all())
+
+
+def test_each_sleeps_before_the_next_is_started(workplace: Workplace) -> None:
+    """Those to sleep first, in the file's order; then those to be awake; what starts stopped not at all."""
+
+    def sim(name: str, start: str, dialect: str = "vllm") -> dict[str, object]:
+        args = f"{SIM} --dialect {dialect}"
+        own = {"model": name, "engine": "sim", "port": free_port(), "engine_args": args, "start": start}
+        return {**own, "gpus": [0], "memory_gib": 30}
+
+    workplace.write(
+        sim("up", "awake"),
+        sim("one", "asleep"),
+        sim("two", "asleep", "sglang"),
+        sim("rare", "stopped"),
+        gpus={0: {"memory_gib": 40}},
+    )
+    assert workplace.up() == 0, workplace.output
+    steps = [line for line in workplace.output.splitlines() if line.split(": ")[-1].split(",")[0] in STEPS]
+    told = [tuple(line.split(",")[0].split(": ")) for line in steps]
+    assert [one for one in told if one[1] != "waiting" and one[0] != "rare"] == [
+        ("one", "starting"),
+        ("one", "starting"),
+        ("one", "asleep"),
+        ("two", "starting"),
+        ("two", "starting"),
+        ("two", "asleep"),
+        ("up", "starting"),
+        ("up", "ready"),
+    ]
+    assert set(workplace.panes()) == {"up", "one", "two"}
+    assert {name: mark.phase for name, mark in asyncio.run(marks(workplace)).items()} == {
+        "one": Phase.ASLEEP,
+        "two": Phase.ASLEEP,
+    }
+    assert workplace.status() == 0
+    states = {line.split()[0]: line for line in workplace.output.splitlines()}
+    assert " asleep " in states["one"] and " asleep " in states["two"] and " ready " in states["up"]
+    assert "not started yet" in states["rare"]
+    assert workplace.kill_all() == 0
+    assert not processes_of(workplace.folder)
+
+
+STEPS = ("starting", "asleep", "ready", "waiting")
