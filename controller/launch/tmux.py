@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ FIELDS = (
     "session_name",  # last: a stranger's may hold the separator
 )
 SEPARATOR = "|"
+GOING = ("server exited", "lost server")
+TRIES, TRY_PAUSE = 5, 0.1
 NO_SERVER = (
     "no server running",
     "error connecting",
@@ -101,7 +104,7 @@ class Tmux:
         size = ("-x", str(WIDTH), "-y", str(HEIGHT))
         # One invocation, so that a `destroy-unattached on` in the user's tmux.conf finds no moment to strike. The first
         # window is there because a pane takes its history limit from the session at birth.
-        made = self._run(
+        made = self._run_on_a_server(
             *("new-session", "-d", "-s", session, *size, "-n", "setup", "-c", str(folder), "sleep", "60", ";"),
             *("set-option", "-t", exact, "destroy-unattached", "off", ";"),
             *("set-option", "-t", exact, "history-limit", str(HISTORY_LINES), ";"),
@@ -118,6 +121,17 @@ class Tmux:
         self._run("pipe-pane", "-t", pane, command.replace("#", "##").replace("%", "%%"))
         self._run("kill-window", "-t", f"={session}:=setup")
         return Pane(pane, session, int(pid), dead=False, unit=unit, config=config)
+
+    def _run_on_a_server(self, command: str, *words: str) -> list[str]:
+        """The server ends with its last session: one that is just going is waited for, and another one started."""
+        for _ in range(TRIES):
+            try:
+                return self._run(command, *words)
+            except TmuxError as failed:
+                if not any(sign in str(failed) for sign in GOING):
+                    raise
+                time.sleep(TRY_PAUSE)
+        return self._run(command, *words)
 
     def last_words(self, pane: Pane, lines: int) -> list[str]:
         """The last lines on a pane's screen, those that have scrolled away included, without tmux's own."""
