@@ -4,6 +4,7 @@ closed → open            failures in a row, or silence
 open → half open         the pause is over, and the instance still looks healthy
 half open → trying       one request is on its way to find out
 trying → closed, open    it was answered, or it failed; half open again when its client left first
+open → closed            it was asked all the same, being the last hope, and something was answered
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Breaker:
         self.failures = 0
         self._until = 0.0
         self._pause = FIRST_PAUSE
+        self._asked = False
 
     @property
     def admits(self) -> bool:
@@ -55,13 +57,15 @@ class Breaker:
         if self.circuit is Circuit.OPEN:
             return False
         self._pause = min(LAST_PAUSE, 2 * self._pause)
+        self._asked = False
         return self._move(Circuit.OPEN)
 
     def rested(self, now: float) -> bool:
         return self.circuit is Circuit.OPEN and now >= self._until and self._move(Circuit.HALF_OPEN)
 
     def tried(self) -> bool:
-        """A request goes there."""
+        """A request goes there; even while it is open, when it is so everywhere."""
+        self._asked = self._asked or self.circuit is Circuit.OPEN
         return self.circuit is Circuit.HALF_OPEN and self._move(Circuit.TRYING)
 
     def untried(self) -> bool:
@@ -77,7 +81,7 @@ class Breaker:
 
     def succeeded(self) -> bool:
         """An answer came whole. One that was under way when the circuit opened says nothing of what is to come."""
-        if self.circuit is Circuit.OPEN:
+        if self.circuit is Circuit.OPEN and not self._asked:
             return False
         self.failures, self._pause = 0, FIRST_PAUSE
         return self.circuit is not Circuit.CLOSED and self._move(Circuit.CLOSED)

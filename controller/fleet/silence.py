@@ -10,22 +10,37 @@ MUTE_SECONDS = 120.0
 
 
 class Silence:
-    """Between two looks: has it done anything?"""
+    """Between two looks: has it done anything?
+
+    Each look that finds it busy counts the time since the look before, an idle one counts nothing, and all is added up
+    until it does something: its clients may well leave, one after the other, before any of them has waited long enough.
+    """
 
     def __init__(self) -> None:
         self._answers = -1
         self._pulse: float | None = None
-        self._since: float | None = None
+        self._spent = 0.0
+        self._looked: float | None = None
 
-    def suspects(self, in_flight: int, answers: int) -> bool:
+    def suspects(self, in_flight: int, answers: int, now: float) -> bool:
         """Whether to take its pulse. ``answers``: a count of answers begun and ended."""
-        if in_flight and answers == self._answers:
-            return True
-        self._answers, self._since, self._pulse = answers, None, None
-        return False
+        if answers != self._answers:
+            self._answers, self._pulse = answers, None
+            self._start()
+            return False
+        if not in_flight:
+            self._looked = now
+        return in_flight > 0
 
     def lasts(self, pulse: float | None, now: float) -> float:
         """Seconds of silence so far, of those that are too many (1 is as long as may be). ``pulse``: None, not told."""
-        if self._since is None or (pulse is not None and pulse != self._pulse):
-            self._since, self._pulse = now, pulse
-        return (now - self._since) / (MUTE_SECONDS if pulse is None else HUNG_SECONDS)
+        if pulse is not None and pulse != self._pulse:
+            self._pulse = pulse
+            self._start()
+        if self._looked is not None:
+            self._spent += now - self._looked
+        self._looked = now
+        return self._spent / (MUTE_SECONDS if pulse is None else HUNG_SECONDS)
+
+    def _start(self) -> None:
+        self._spent, self._looked = 0.0, None

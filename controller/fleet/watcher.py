@@ -103,7 +103,7 @@ class Watcher:
         instance = self._instance
         if instance.state not in AWAKE:
             return
-        if self._silence.suspects(instance.in_flight, instance.answers):
+        if self._silence.suspects(instance.in_flight, instance.answers, instance.clock()):
             pulse = await self._pulse()
             if self._silence.lasts(pulse, instance.clock()) >= 1:
                 instance.fell_silent(f"it has {instance.in_flight} requests and does nothing")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -20,6 +22,15 @@ STALL_SECONDS = 30.0
 
 DISCARD_FACTOR, DISCARD_SECONDS = 4, 10.0
 """How much of a body that is too large is read all the same, and for how long."""
+
+
+MOST_PARTS = 1_000
+"""Of a form: it is read between other people's tokens."""
+
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+NAMED = re.compile(rb'"model"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")')
+MOST_NAMED = 16
+"""Places where a model's name may be that are tried before the whole body is taken apart."""
 
 
 class ClientGone(Exception):
@@ -126,14 +137,25 @@ def peek(headers: Headers, body: bytes) -> Peek:
 
 
 def rename(body: bytes, peeked: Peek, model: str) -> bytes:
-    """The same body with another model name; every other value stays as it was written. Raises ``InvalidRequest``."""
+    """The same body with another model name; all else stays as it was written. Raises ``InvalidRequest``."""
     if peeked.model_at is not None:
         return body[: peeked.model_at.start] + model.encode() + body[peeked.model_at.stop :]
     try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return _renamed(body, msgspec.json.encode(model))
     except (msgspec.DecodeError, UnicodeDecodeError) as broken:
         raise InvalidRequest(f"The body is not valid JSON: {broken}", "invalid_json") from None
-    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.", "invalid_json") from None
+
+
+def _renamed(body: bytes, name: bytes) -> bytes:
+    for found in islice(NAMED.finditer(body), MOST_NAMED):  # nearly always the first is it
+        renamed = b"".join((body[: found.start(1)], name, body[found.end(1) :]))
+        if bytes(_decode_any(renamed).model) == name:
+            return renamed
+    # Its key is written in escapes, or it is one of very many.
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["model"] = msgspec.Raw(name)
     return msgspec.json.encode(fields)
 
 
@@ -153,7 +175,7 @@ def _peek_json(body: bytes) -> Peek:
 def _peek_odd_json(body: bytes) -> Peek:
     """The same for what is not as nearly all are, and to say what is wrong with it."""
     try:
-        found = _any_decoder.decode(body)
+        found = _decode_any(body)
     except msgspec.ValidationError:
         raise InvalidRequest("The body must be a JSON object.", "invalid_body") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as broken:
@@ -169,6 +191,16 @@ def _peek_odd_json(body: bytes) -> Peek:
     if not model:
         raise InvalidRequest("The parameter 'model' must be a model's name.", "invalid_parameter", param="model")
     return Peek(model, bytes(found.stream) == b"true")
+
+
+def _decode_any(body: bytes) -> _AnyJson:
+    """Halves of characters are legal in JSON, and JavaScript writes them where a text was cut; our decoder has none."""
+    try:
+        return _any_decoder.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return _any_decoder.decode(HALF_CHARACTER.sub(rb"\\ufffd", body))
 
 
 def _peek_form(content_type: bytes, body: bytes) -> Peek:
@@ -202,6 +234,7 @@ class _Form:
         self._value = b""
         self._name: bytes | None = None
         self._span: slice | None = None
+        self._parts = 0
 
     def callbacks(self) -> Any:
         return {
@@ -215,6 +248,9 @@ class _Form:
         }
 
     def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise InvalidRequest(f"The form has more than {MOST_PARTS} parts.", "invalid_body")
         self._name = None
         self._span = None
 

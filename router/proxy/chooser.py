@@ -48,8 +48,8 @@ class Chooser:
             return named
         try:
             value = msgspec.json.decode(call.body, type=dict[str, msgspec.Raw]).get(self._field)
-        except msgspec.DecodeError:
-            return b""  # a form
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return b""  # a form, or what only the engine can make sense of
         return bytes(value) if value is not None else b""
 
 

@@ -168,7 +168,7 @@ class Flight:
             self.started = True
             self.status = status
             self._stream = self._stream and status < 400
-            if self.peeked.stream:
+            if not last:  # whatever the request says: an engine takes 1 for true, and speech names its format
                 self.is_event_stream = _is_event_stream(upstream)
             if status < 500:
                 self.instance.answer_began()

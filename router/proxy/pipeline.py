@@ -109,7 +109,8 @@ class Pipeline:
         serving = self._serving[route.model]
         queue = serving.queue
         priority = priority_of(call.headers, queue.settings.priority_header) if queue is not None else 0
-        return serving.traffic.begin(call.arrived), serving.chooser.for_call(call), queue, priority
+        choose = serving.chooser.for_call(call)
+        return serving.traffic.begin(call.arrived), choose, queue, priority
 
     # -- without a task ------------------------------------------------------------------------------------------
 

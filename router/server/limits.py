@@ -44,6 +44,12 @@ SECONDS: Mapping[Stage, float] = {
 }
 """How long a connection may be in a stage without progress."""
 
+LINGER_BYTES = 1_048_576
+"""How much is still read of a client that has been told that its connection ends."""
+
+MOST_AHEAD = 8
+"""Requests that wait behind the one that is being answered before no more are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -26,16 +26,13 @@ from router.proxy.call import Call
 from router.proxy.headers import request_id
 from router.server.door import DirectDoor
 from router.server.head import NOTED, judge, measure, measure_bytes, odd, without_offer
-from router.server.limits import DEFAULT, Limits, Patience, Stage, spare
+from router.server.limits import DEFAULT, LINGER_BYTES, MOST_AHEAD, Limits, Patience, Stage, spare
 from router.server.short_way import ShortWay
 
 log = logging.getLogger(__name__)
 
 KEEP_DISCARDING = 4
 """Times the limit that is read of a body that is refused: a client cut off while it sends never sees the answer."""
-
-LINGER_BYTES = 1_048_576
-"""How much is still read of a client that has been told that its connection ends."""
 
 CLOSE = (b"connection", b"close")
 BETWEEN, HEAD, BODY = range(3)
@@ -225,6 +222,8 @@ class DirectProtocol(HttpToolsProtocol):
         self.url, self._number = url, number
         self.headers.extend([*headers, CLOSE] if self.leaving else headers)  # as if the client had asked for it
         super().on_headers_complete()
+        if 0 < len(self.pipeline) < MOST_AHEAD:
+            self.flow.resume_reading()  # it waits for its turn; its client's leaving is to be seen at once
         self.headers = []  # a trailer is no header
         self._part = BODY
 

@@ -66,6 +66,16 @@ def test_an_answer_that_was_under_way_when_it_opened_does_not_close_it() -> None
     assert not breaker.succeeded() and breaker.circuit is Circuit.OPEN
 
 
+def test_an_answer_closes_it_where_requests_went_there_although_it_was_open() -> None:
+    """When it is open everywhere, the first that answers is known from the others at once."""
+    breaker = opened()
+    assert not breaker.tried() and breaker.circuit is Circuit.OPEN
+    assert breaker.succeeded() and breaker.admits
+    for _ in range(FAILURES):
+        breaker.failed(1.0, "again")
+    assert not breaker.succeeded(), "nothing has been asked since it opened again"
+
+
 def test_silence_that_goes_on_makes_the_pause_longer() -> None:
     breaker = Breaker()
     assert breaker.trip(0.0, "silent")

@@ -33,7 +33,7 @@ BODIES: list[tuple[bytes, tuple[int, str]]] = [
     (b'{"model": "one"} x', INVALID_JSON),
     (b'{"model": "one",}', INVALID_JSON),
     (b'{"model": "one", "a": "\xff"', INVALID_JSON),
-    (b'{"model": "\\ud800"}', INVALID_JSON),
+    (b'{"model": "\\ud800"}', UNKNOWN),
     (b'{"model": "one", "n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", INVALID_JSON),
     (b'{"model": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}", INVALID_JSON),
     (b"[" * 1_000_000, INVALID_BODY),
@@ -186,6 +186,31 @@ def test_renaming_json_changes_one_value(
     assert json.loads(renamed) == json.loads(body) | {"model": name}
     assert list(json.loads(renamed)) == list(json.loads(body))
     assert all(text.encode() in renamed for text in others.values())
+
+
+ODD = [
+    b' \n{ "model" :\t"a" , "x": 1 }\r\n ',
+    b'{"model":"a","x":1,"x":2}',
+    b'{"model":"no","model":"a"}',
+    b'{"x":{"model":"no"},"x\\"model":"no","t":"{\\"model\\":\\"no\\"}","model":"a"}',
+    b'{"model":"a","\xff":"\xfe"}',
+    b'{"model":"a","cut":"\\ud83d","\\udc00":["\\ud83d\\ude00","\\\\ud83d"]}',
+]
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_all_but_the_name_stays_byte_by_byte(body: bytes) -> None:
+    """Spaces, a key that is there twice, another field of that name, what is no UTF-8, half a character."""
+    found = peek([], body)
+    assert found.model == "a"
+    assert rename(body, found, "b") == body.replace(b'"a"', b'"b"')
+
+
+def test_a_name_that_is_hard_to_find_is_replaced() -> None:
+    """Its key in escapes, or after more of that name than are looked at."""
+    many = ",".join(f'"{number}":{{"model":"no"}}' for number in range(100))
+    for body in (b'{"\\u006dodel":"a","x":{"model":"no"}}', f'{{{many},"model":"a"}}'.encode()):
+        assert json.loads(rename(body, peek([], body), "b")) == json.loads(body) | {"model": "b"}
 
 
 @pytest.mark.parametrize("number", ["1.0", "1e3", "1E+3", "-0.0", "12345678901234567890123", "0.1000", "1e-400"])

@@ -113,3 +113,22 @@ async def test_head_that_never_ends_is_the_engines_failure(tmp_path: Path) -> No
 
     async with scripted(tmp_path, script) as (gateway, _):
         assert (await gateway.client.post("/v1/completions", content=BODY)).status_code == 502
+
+
+async def test_a_client_that_leaves_with_its_next_request_sent(tmp_path: Path) -> None:
+    """Ahead of the answer it was given: that it waits for its turn hides nothing."""
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def script(request: Received, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await over.wait()
+
+    async with scripted(tmp_path, script) as (gateway, _), raw(gateway) as client:
+        await client.ask(HEAD, BODY)
+        await client.ask("GET /health HTTP/1.1\nhost: x")
+        await asked.wait()
+        client.writer.transport.abort()
+        try:
+            await until(lambda: gateway.in_flight == 0)
+        finally:
+            over.set()

@@ -48,6 +48,14 @@ async def test_sound_is_transcribed_by_an_alias(tmp_path: Path) -> None:
         assert gateway.live.traffic.models["org/tiny"].total == 6
 
 
+def test_a_form_of_very_many_parts_is_refused() -> None:
+    """Everybody would wait while it is read."""
+    model, more = part("model", b"m"), part("n", b"1")
+    assert peek(HEADERS, form(model, *[more] * 999)).model == "m"
+    with pytest.raises(InvalidRequest, match="1000 parts"):
+        peek(HEADERS, form(model, *[more] * 1000))
+
+
 async def test_only_the_model_changes(tmp_path: Path) -> None:
     """Wherever its part stands, byte for byte."""
     parts = [part("language", b"en"), FILE, part("model", b"whisper"), part("temperature", b"0.10")]

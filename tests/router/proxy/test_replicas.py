@@ -50,6 +50,14 @@ async def test_sessions_stay(tmp_path: Path) -> None:
         assert set(await homes(gateway, [{"user": f"u{number}"} for number in range(30)])) == {"a", "b", "c"}
 
 
+async def test_a_body_without_a_session_that_can_be_read(tmp_path: Path) -> None:
+    """It goes where any would, and is counted out."""
+    async with whole(tmp_path, replica_of("m", "a"), **three("session", session_field="user")) as gateway:
+        body = b'{"model": "m", "prompt": "x", "max_tokens": 1, "\xff": 1}'
+        assert (await gateway.client.post("/v1/completions", content=body)).status_code in (200, 400)
+        assert gateway.in_flight == 0
+
+
 async def test_prompts_follow_their_beginning(tmp_path: Path) -> None:
     """Two long system prompts have a home each, whatever comes after, and whatever the temperature before."""
     async with whole(tmp_path, *(replica_of("m", name) for name in "abc"), **three("prefix")) as gateway:

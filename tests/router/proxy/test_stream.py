@@ -150,6 +150,23 @@ async def test_stream_that_breaks_in_the_middle_of_an_event(tmp_path: Path) -> N
     assert json.loads(last[6:])["error"]["code"] == "engine_disconnected"
 
 
+@pytest.mark.parametrize("asked", [{"stream": 1}, {"stream": "true"}, {"stream_format": "sse"}])
+async def test_a_stream_is_told_however_it_was_asked_for(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """Engines take 1 for true; speech has a field of its own. What comes says that it is a stream."""
+
+    async def script(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + chunk(b'data: {"id": 1}\n\n'))
+        await writer.drain()
+        writer.close()
+
+    async with scripted(tmp_path, script) as (gateway, _), raw(gateway) as client:
+        await client.post("/v1/audio/speech", {"model": "one"} | asked)
+        await client.head()
+        body, ended = unchunked(await client.rest())
+    assert not ended
+    assert b"engine_disconnected" in body
+
+
 async def test_garbage_in_mid_stream_is_a_break(tmp_path: Path) -> None:
     """Bytes that are no chunk: what came before is passed on, then the error."""
 
