@@ -271,8 +271,9 @@ async def test_load_goes_on_through_many_changes(tmp_path: Path) -> None:
         await until(lambda: gateway.in_flight == 0 and len(gateway.live.pools) == 3)
 
 
-async def test_adapters_follow_the_instances(tmp_path: Path) -> None:
+async def test_adapters_follow_the_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose instance is taken out is loaded on the one that comes, and is asked for all the time."""
+    monkeypatch.setattr("controller.adapters.steps.STABLE_SECONDS", 0.0)
     specs = (replica_of("base", "a", LORA), replica_of("base", "b", LORA))
     async with stage(tmp_path, *specs, at_first=1) as (gateway, _, reloaded):
         await applied(gateway, "sql", artifact(tmp_path, "sql"))
