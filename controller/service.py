@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from controller.adapters.artifacts import Artifacts
 from controller.adapters.controller import AdapterController
 from controller.adapters.credentials import Credentials
+from controller.adapters.delegate import Sidecar
 from controller.adapters.ground import Ground
 from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet.chronicle import Chronicle
 from controller.fleet.fleet import Fleet
+from controller.fleet.instance import Instance
 from controller.launch.unit import launchers_environment
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.meter import metered
@@ -22,7 +24,7 @@ from controller.supervisor.supervisor import Supervisor
 from runtime import settings
 from runtime.downloads.keyed import fetch_keyed
 from runtime.engines.base import Engine
-from runtime.engines.control import open_client
+from runtime.engines.control import Control, open_client
 from runtime.engines.kinds import KINDS
 from runtime.gpus import Nvml
 from state.adapters import Adapters
@@ -60,8 +62,21 @@ async def open_fleet(config: Config) -> AsyncIterator[Company]:
         fleet = Fleet(config, lambda one: connect(one, one.spec.api_key), SleepMarks(database), Launches(database))
         credentials = Credentials(config.credentials_file, config.credentials)
         artifacts = Artifacts(config.adapters_folder, fetch_keyed, credentials, settings.read())
+
+        def beside(instance: Instance, key: str | None) -> Sidecar | None:
+            sidecar, spec = instance.config.sidecar, instance.config.spec
+            if sidecar is None:
+                return None
+            address = replace(spec, name=sidecar.name, base_url=sidecar.url, api_key=key)
+            return Sidecar(Control(address, client), spec.call_seconds)
+
         ground = Ground(
-            fleet, Adapters(database), artifacts, credentials, lambda instance, key: connect(instance.config, key)
+            fleet,
+            Adapters(database),
+            artifacts,
+            credentials,
+            lambda instance, key: connect(instance.config, key),
+            beside,
         )
         adapters = AdapterController(ground)
         await adapters.restore(config.adapters)

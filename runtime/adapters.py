@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runtime.engines.base import AlreadyLoaded, Engine, EngineTimeout, NotLoaded
+from runtime.engines.base import AdapterHost, AlreadyLoaded, EngineTimeout, NotLoaded
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
 NAME_RULE = "1 to 128 letters, digits, dots, dashes and underscores, and no dot at its start"
@@ -76,7 +76,7 @@ def _last(model: str) -> str:
     return name.lower()
 
 
-async def load(engine: Engine, name: str, path: str) -> str:
+async def load(engine: AdapterHost, name: str, path: str) -> str:
     """Load unless it is loaded from this very path; return the engine's answer. Raises ``EngineError``.
 
     Nothing is replaced: a name loaded from elsewhere is ``AlreadyLoaded``. An engine that answered late is asked.
@@ -90,7 +90,7 @@ async def load(engine: Engine, name: str, path: str) -> str:
         return f"LoRA adapter '{name}' is loaded from '{path}'."
 
 
-async def unload(engine: Engine, name: str) -> None:
+async def unload(engine: AdapterHost, name: str) -> None:
     """Unload it, or find it unloaded. Raises ``EngineError``."""
     try:
         await engine.unload_adapter(name)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from controller.adapters.credentials import Credentials
+from controller.adapters.delegate import Sidecar, fetch_by_any
 from controller.adapters.spec import AdapterSpec
 from runtime import adapters
 from runtime.adapters import UnfitAdapter
@@ -33,16 +34,19 @@ class Artifacts:
         self._credentials = credentials
         self._settings = settings
 
-    async def get(self, name: str, spec: AdapterSpec) -> str:
-        """The folder, whole; a path of this machine is used as it is.
+    async def get(self, name: str, spec: AdapterSpec, sidecars: Sequence[Sidecar] = ()) -> str:
+        """The folder, whole: fetched by a sidecar if one is given. A path of this machine is used as it is.
 
-        Raises ``DownloadError`` and ``CredentialsUnusable``.
+        Raises ``DownloadError``, ``CredentialsUnusable``, and ``EngineError`` when no sidecar answers.
         """
         source = parse(spec.artifact_url)
         if isinstance(source, LocalSource):
             return str(source.path)
         given = await asyncio.to_thread(self._credentials.read, spec.secret) if spec.secret else {}
-        artifact = await self._fetch(spec.artifact_url, self._folder / name, credentials_of(given, self._settings))
+        root = self._folder / name
+        if sidecars:
+            return await fetch_by_any(sidecars, spec.artifact_url, root, given)
+        artifact = await self._fetch(spec.artifact_url, root, credentials_of(given, self._settings))
         return str(artifact.path)
 
     async def check(self, folder: str, bases: Sequence[str], max_rank: int | None) -> None:

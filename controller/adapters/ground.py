@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from controller.adapters.artifacts import Artifacts
 from controller.adapters.backoff import FRESH
 from controller.adapters.credentials import Credentials, CredentialsUnusable
+from controller.adapters.delegate import Delegate, Sidecar
 from controller.adapters.placement import Seat
 from controller.adapters.record import Record
 from controller.adapters.roster import Roster
@@ -19,11 +20,14 @@ from controller.adapters.steps import Seen
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.state import AWAKE
-from runtime.engines.base import Engine
+from runtime.engines.base import AdapterHost, Engine
 from state.adapters import Adapters
 
 Connect = Callable[[Instance, str], Engine]
 """A client of an engine that asks for another key than the YAML has."""
+
+Beside = Callable[[Instance, str | None], Sidecar | None]
+"""The sidecar of an instance, if it has one, which asks its engine with that key, if one is given."""
 
 
 def key_set(name: str) -> str:
@@ -39,6 +43,7 @@ class Ground:
         artifacts: Artifacts,
         credentials: Credentials,
         connect: Connect,
+        beside: Beside = lambda instance, key: None,
         *,
         wall: Callable[[], float] = time.time,
         chance: random.Random | None = None,
@@ -54,6 +59,7 @@ class Ground:
         """Instance and adapter, of what an engine that slept could not be told to unload."""
         self.roster = Roster(self._changed)
         self._connect = connect
+        self._beside = beside
         fleet.welcome(lambda one: self.roster.enlist(one.instance))
 
     def candidates(self, record: Record) -> list[Instance]:
@@ -71,14 +77,28 @@ class Ground:
         others = [self.fleet.instances[name] for name in record.places if name in self.fleet.instances]
         return [self._seen(record, one, one in candidates) for one in dict.fromkeys([*candidates, *others])]
 
-    async def engine(self, record: Record, instance: Instance) -> Engine:
-        """Spoken to with the adapter's own key, if it has one. Raises ``CredentialsUnusable``."""
+    async def host(self, record: Record, instance: Instance) -> AdapterHost:
+        """Who loads it there: the sidecar what a sidecar has fetched, else the engine itself.
+
+        Spoken to with the adapter's own key, if it has one. Raises ``CredentialsUnusable``.
+        """
+        key = await self._key(record)
+        engine = instance.engine if key is None else self._connect(instance, key)
+        sidecar = self._beside(instance, key) if record.spec.is_fetched else None
+        return engine if sidecar is None else Delegate(engine, sidecar)
+
+    async def fetch(self, record: Record, instances: Sequence[str]) -> str:
+        """The folder with its artefact, for these to load. Raises what ``Artifacts.get`` does."""
+        found = [self._beside(self.fleet.instances[name], None) for name in instances]
+        return await self.artifacts.get(record.name, record.spec, [one for one in found if one is not None])
+
+    async def _key(self, record: Record) -> str | None:
         if API_KEY not in record.spec.additional_config:
-            return instance.engine
+            return None
         kept = await asyncio.to_thread(self.credentials.read, key_set(record.name))
         if API_KEY not in kept:
             raise CredentialsUnusable(f"the {API_KEY} of {record.name!r} is not kept any more: apply it again")
-        return self._connect(instance, kept[API_KEY])
+        return kept[API_KEY]
 
     def on(self, instance: Instance) -> list[Record]:
         """The adapters that are to be on it."""

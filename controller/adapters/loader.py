@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from runtime import adapters
-from runtime.engines.base import AlreadyLoaded, Engine, EngineTimeout
+from runtime.engines.base import AdapterHost, AlreadyLoaded, EngineTimeout
 
 
-async def put(engine: Engine, name: str, path: str, *, afresh: bool) -> None:
+async def put(engine: AdapterHost, name: str, path: str, *, afresh: bool) -> None:
     """Have ``name`` loaded from ``path``; what bears that name there is replaced. Raises ``EngineError``.
 
     ``afresh``: also when it is loaded from there already, for its weights may be gone.
@@ -20,7 +20,7 @@ async def put(engine: Engine, name: str, path: str, *, afresh: bool) -> None:
         await _replace(engine, name, path)
 
 
-async def _replace(engine: Engine, name: str, path: str) -> None:
+async def _replace(engine: AdapterHost, name: str, path: str) -> None:
     if not engine.capabilities.replaces_adapters:
         await adapters.unload(engine, name)
         await adapters.load(engine, name, path)

@@ -40,7 +40,7 @@ class Loading:
                 spec = instance.config.spec
                 bases = (spec.model, *instance.config.names)
                 await self._ground.artifacts.check(wanted, bases, spec.lora.max_rank)
-                engine = await self._ground.engine(record, instance)
+                engine = await self._ground.host(record, instance)
                 await loader.put(engine, record.name, wanted, afresh=afresh)
                 if not place.chosen:  # it was taken away while it was loaded
                     await adapters.unload(engine, record.name)

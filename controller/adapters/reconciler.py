@@ -119,7 +119,7 @@ class Reconciler:
         self._loads(record, f"Fetching {wanted.shown()['artifactURL']}")
         await self.save(record)
         try:
-            folder = await self._unless_superseded(record)
+            folder = await self._unless_superseded(record, instances)
             if folder is None:
                 return
             spec = self._ground.fleet.instances[instances[0]].config
@@ -130,10 +130,10 @@ class Reconciler:
             if record.spec is wanted:
                 record.artifact = folder
 
-    async def _unless_superseded(self, record: Record) -> str | None:
+    async def _unless_superseded(self, record: Record, instances: Sequence[str]) -> str | None:
         """The folder; None when something else is wanted before it is whole."""
         record.superseded.clear()
-        fetching = asyncio.create_task(self._ground.artifacts.get(record.name, record.spec))
+        fetching = asyncio.create_task(self._ground.fetch(record, instances))
         superseded = asyncio.create_task(record.superseded.wait())
         try:
             await asyncio.wait({fetching, superseded}, return_when=asyncio.FIRST_COMPLETED)
@@ -213,7 +213,7 @@ class Reconciler:
                 return True
             async with record.place(instance.name).lock:
                 try:
-                    await adapters.unload(await self._ground.engine(record, instance), record.name)
+                    await adapters.unload(await self._ground.host(record, instance), record.name)
                 except NotSupported:
                     return True
                 except MISHAPS as error:
@@ -224,7 +224,7 @@ class Reconciler:
     async def _unload_quietly(self, record: Record, instance: Instance) -> None:
         with _kept_awake(instance):
             try:
-                await adapters.unload(await self._ground.engine(record, instance), record.name)
+                await adapters.unload(await self._ground.host(record, instance), record.name)
             except MISHAPS as error:
                 log.info("the adapter %s may still be on %s: %s", record.name, instance.name, error)
 

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from runtime.adapters import NAME_RULE, is_name
 from runtime.downloads.errors import SourceInvalid
-from runtime.downloads.source import parse
+from runtime.downloads.source import LocalSource, parse
 
 MODEL_LABEL = "model.aibrix.ai/name"
 """Says which model an instance serves. Every instance has it without being told."""
@@ -126,6 +126,11 @@ class AdapterSpec(_Part):
     @property
     def base(self) -> str:
         return self.base_model or self.pod_selector.match_labels.get(MODEL_LABEL, "")
+
+    @property
+    def is_fetched(self) -> bool:
+        """A path of this machine is used as it is."""
+        return not isinstance(parse(self.artifact_url), LocalSource)
 
     @property
     def secret(self) -> str | None:

@@ -75,11 +75,28 @@ class Sight:
     asleep: bool | None = None
 
 
-class Engine(Protocol):
-    """What the gateway asks of one engine. Each call has a deadline of its own and raises ``EngineError``."""
+class AdapterHost(Protocol):
+    """Where adapters are loaded: an engine, or whoever tells one."""
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    async def adapters(self) -> Mapping[str, AdapterSeen]:
+        """What it has loaded, by its own word. Safe while it sleeps."""
+
+    async def load_adapter(self, name: str, path: str, *, replace: bool = False) -> str:
+        """Load from a folder that the engine can read; return its answer as it came.
+
+        ``AlreadyLoaded`` when there is one of that name, unless ``replace`` (``Capabilities.replaces_adapters``). To
+        replace, give another path: blocks in the prefix cache are known by it.
+        """
+
+    async def unload_adapter(self, name: str) -> str:
+        """Return its answer as it came; ``NotLoaded`` when there is none of that name."""
+
+
+class Engine(AdapterHost, Protocol):
+    """What the gateway asks of one engine. Each call has a deadline of its own and raises ``EngineError``."""
 
     async def healthy(self) -> bool | None:
         """Whether it is up; None when it gave no answer in time, as a busy one may. Raises nothing.
@@ -113,19 +130,6 @@ class Engine(Protocol):
 
     async def bases(self) -> tuple[str, ...]:
         """Names and paths of its own model, as far as it tells. Safe while it sleeps."""
-
-    async def adapters(self) -> Mapping[str, AdapterSeen]:
-        """What it has loaded, by its own word. Safe while it sleeps."""
-
-    async def load_adapter(self, name: str, path: str, *, replace: bool = False) -> str:
-        """Load from a folder that the engine can read; return its answer as it came.
-
-        ``AlreadyLoaded`` when there is one of that name, unless ``replace`` (``Capabilities.replaces_adapters``). To
-        replace, give another path: blocks in the prefix cache are known by it.
-        """
-
-    async def unload_adapter(self, name: str) -> str:
-        """Return its answer as it came; ``NotLoaded`` when there is none of that name."""
 
     async def metrics(self) -> str:
         """Its Prometheus text as it is."""

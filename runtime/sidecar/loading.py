@@ -45,11 +45,15 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``download`` None: the files are at ``path``. A keyed one takes the place of what is loaded, and of its files."""
+    """``download`` None: the files are at ``path``. A keyed one takes the place of what is loaded, and of its files.
+
+    ``replace``: it is loaded also where the engine has one of that name, even from that very path.
+    """
 
     name: str
     path: Path
     download: Download | None
+    replace: bool = False
 
     @property
     def keyed(self) -> bool:
@@ -127,7 +131,7 @@ class Loader:
         path = str(folder if wanted.keyed else wanted.path)
         revision = None if artifact is None else artifact.revision
         await self._check_revision(wanted.name, path, revision, beside.engine)
-        tell = _replace if wanted.keyed else adapters.load
+        tell = _in_place if wanted.replace else _replace if wanted.keyed else adapters.load
         answer = await tell(beside.engine, wanted.name, path)
         self._revisions[wanted.name] = revision
         if wanted.keyed:
@@ -175,8 +179,12 @@ async def _replace(engine: Engine, name: str, path: str) -> str:
     try:
         return await adapters.load(engine, name, path)
     except AlreadyLoaded:
-        if engine.capabilities.replaces_adapters:
-            return await engine.load_adapter(name, path, replace=True)
+        return await _in_place(engine, name, path)
+
+
+async def _in_place(engine: Engine, name: str, path: str) -> str:
+    if engine.capabilities.replaces_adapters:
+        return await engine.load_adapter(name, path, replace=True)
     await adapters.unload(engine, name)
     return await adapters.load(engine, name, path)
 

@@ -56,11 +56,12 @@ class Aibrix:
         check_name(name)
         if "artifact_url" in body:
             return await self._load_delegated(request, body, name)
-        only(body, "lora_name", "lora_path")
+        only(body, "lora_name", "lora_path", "load_inplace")
         path = await self._loader.allowed(needed(body, "lora_path"), "lora_path")
         if not await asyncio.to_thread(path.is_dir):
             raise NotFound(f"lora_path {str(path)!r} is no folder")
-        await self._loader.jobs.wait(self._loader.load(Load(name, path, None), self._asked(request)))
+        wanted = Load(name, path, None, replace=flag(body, "load_inplace", False))
+        await self._loader.jobs.wait(self._loader.load(wanted, self._asked(request)))
         return PlainTextResponse(f"Success: LoRA adapter '{name}' loaded successfully from '{path}'.")
 
     async def _load_delegated(self, request: Request, body: Mapping[str, Any], name: str) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,15 @@ class Kthena:
         body = await read_object(request)
         source, given = needed(body, "source"), needed(body, "output_dir")
         path = await self._loader.allowed(given, "output_dir")
-        wanted = await self._loader.checked(self._download(body, source, path))
+        wanted = replace(self._download(body, source, path), keyed=flag(body, "keyed", False))
         in_background = flag(body, "async_download", False)
-        job = self._loader.download(wanted)
+        job = self._loader.download(await self._loader.checked(wanted))
         told_back = {"source": wanted.shown, "output_dir": given}
         if in_background:
             return started(job, "Model download started in background", told_back)
-        await self._loader.jobs.wait(job)
+        result = await self._loader.jobs.wait(job)
+        if wanted.keyed:
+            told_back["output_dir"] = result["path"]
         message = "Model download completed successfully"
         return Json({"status": "completed", "message": message, **told_back})
 

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from controller.adapters.artifacts import Artifacts
 from controller.adapters.controller import AdapterController
 from controller.adapters.credentials import Credentials
+from controller.adapters.delegate import Sidecar
 from controller.adapters.ground import Ground
 from controller.adapters.spec import AdapterSpec
 from controller.config.load import load
@@ -161,7 +162,7 @@ class FakeArtifacts(Artifacts):
         self.trouble: str | None = None
         self.whole: set[str] = set()
 
-    async def get(self, name: str, spec: AdapterSpec) -> str:
+    async def get(self, name: str, spec: AdapterSpec, sidecars: Sequence[Sidecar] = ()) -> str:
         await asyncio.sleep(0.5)
         if self.trouble is not None:
             raise {LATER: SourceUnreachable, NEVER: AccessDenied}[self.trouble]("the source says no")

@@ -252,3 +252,18 @@ async def test_a_failed_download_is_told_once(tmp_path: Path) -> None:
         assert (await side.post("/v1/model/download", body)).status_code == 404
         (tmp_path / "late").symlink_to(side.adapter("x"))
         assert (await side.post("/v1/model/download", body)).json()["model_status"] == "downloaded"
+
+
+@each_dialect
+async def test_direct_load_in_place(sim: SimOptions, tmp_path: Path) -> None:
+    """From elsewhere, which is refused without it; and from the same path, where the engine's refusal is told."""
+    async with beside(sim, tmp_path) as side:
+        one, other = ({"lora_name": "a", "lora_path": side.adapter(name)} for name in ("one", "other"))
+        assert (await side.post(LOAD, one)).status_code == 200
+        assert (await side.post(LOAD, other)).status_code >= 400
+        assert (await side.post(LOAD, other | {"load_inplace": True})).status_code == 200
+        assert await side.loaded() == {"a": other["lora_path"]}
+        side.sim.engine.faults.add({"fail_load": {"times": 1, "status": 503}})
+        assert (await side.post(LOAD, other | {"load_inplace": True})).status_code == 503
+        again = await side.post(LOAD, other | {"load_inplace": True})
+        assert (again.status_code, await side.loaded()) == (200, {"a": other["lora_path"]})

@@ -397,3 +397,13 @@ async def test_the_end_of_the_sidecar_ends_its_jobs(tmp_path: Path) -> None:
     with contextlib.suppress(httpx2.HTTPError):
         assert (await waiting).status_code == 409
     assert names(tmp_path / "out") == []
+
+
+async def test_a_download_with_a_folder_for_each_revision(tmp_path: Path) -> None:
+    """Below the one that is named; both answers tell it."""
+    async with beside(QUICK, tmp_path) as side:
+        body = {"source": side.adapter("a"), "output_dir": side.path("a"), "keyed": True}
+        first = (await side.post("/v1/download_model", body)).json()["output_dir"]
+        started = (await side.post("/v1/download_model", body | {"async_download": True})).json()
+        assert (await side.job(started["job_id"]))["result"]["path"] == first
+        assert Path(first).parent == Path(side.path("a")) and names(Path(first)) != []
