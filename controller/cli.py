@@ -21,6 +21,7 @@ from controller.config.load import load
 from controller.config.mistakes import ConfigError
 from controller.config.model import Config
 from controller.config.schema import LaunchSection
+from controller.doctor.examination import Examination
 from controller.launch import report
 from controller.launch.exclusion import AtWork
 from controller.launch.operations import Operations, UnknownName, kill_sessions, sessions_of
@@ -80,6 +81,8 @@ def act(options: argparse.Namespace, out: Console) -> int:
         return operations.dry_run(options.only)
     if options.logs:
         return operations.log(options.logs, follow=options.follow)
+    if options.doctor:
+        return asyncio.run(Examination(config, out, dict(os.environ)).doctor())
     if options.status:
         return asyncio.run(operations.status())
     if options.plan:
@@ -145,6 +148,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     actions.add_argument("--reload", action="store_true", help="apply the file to what runs; no request is lost")
     actions.add_argument("--kill-all", action="store_true", help="stop all that this file's launches started")
     actions.add_argument("--list-sessions", action="store_true", help="list this file's tmux sessions")
+    actions.add_argument("--doctor", action="store_true", help="look for what is wrong, and say how to mend it")
     actions.add_argument("--check", action="store_true", help="validate the file and show the plan")
     actions.add_argument("--dry-run", action="store_true", help="print the exact commands and environments")
     commands.add_arguments(actions)

@@ -29,7 +29,7 @@ def missing_program(unit: Unit) -> str | None:
     found = shutil.which(str(unit.folder / program) if "/" in program else program, path=path)
     if found is None:
         return f"the program {program} does not exist" if "/" in program else f"there is no program {program} in PATH"
-    flags, module = _module(unit.argv)
+    flags, module = module_of(unit.argv)
     if module is None or not Path(program).name.startswith("python"):
         return None
     package = module.partition(".")[0]
@@ -51,7 +51,7 @@ def missing_program(unit: Unit) -> str | None:
     return None
 
 
-def _module(argv: Sequence[str]) -> tuple[list[str], str | None]:
+def module_of(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Python's own flags in front of ``-m``, and the module behind it."""
     flags: list[str] = []
     for index, word in enumerate(argv[1:], start=1):

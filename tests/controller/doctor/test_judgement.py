@@ -1,0 +1,103 @@
+"""Facts in, findings out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controller.doctor.finding import Facts, Level, Program
+from controller.doctor.judgement import judge
+from controller.residency.memory import GIB
+from tests.controller.launch.conftest import Workplace, server
+from tests.controller.launch.conftest import workplace as workplace
+
+WELL = Facts(tmux="tmux 3.3a", gpus={}, memory=64 * GIB, log_space=100 * GIB, files=65536)
+CARD = {"gpus": {0: {"memory_gib": 80}}}
+
+
+def model(name: str, size: float = 30, **keys: Any) -> dict[str, Any]:
+    return {"model": name, "engine": "sim", "gpus": [0], "memory_gib": size, "asleep_memory_gib": 2, **keys}
+
+
+def told(workplace: Workplace, facts: Facts) -> dict[Level, list[str]]:
+    found: dict[Level, list[str]] = {level: [] for level in Level}
+    for finding in judge(workplace.config(), facts):
+        assert finding.level is Level.OK or finding.cure or finding.about == "access"
+        found[finding.level].append(f"{finding.about}: {finding.what}")
+    return found
+
+
+def test_where_all_is_well_nothing_else_is_said(workplace: Workplace) -> None:
+    workplace.write(server("a"))
+    found = told(workplace, replace(WELL, programs=(Program("a", 1),)))
+    assert not found[Level.PROBLEM] + found[Level.WARNING]
+    assert found[Level.OK]
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "what"),
+    [
+        ({"tmux": None}, Level.PROBLEM, "tmux: is not installed"),
+        ({"tmux": "tmux 2.9a"}, Level.PROBLEM, "tmux: tmux 2.9a is too old"),
+        ({"state_problem": "no"}, Level.PROBLEM, "state: no"),
+        ({"programs": (Program("a", 7, holder="pid 3 (nginx)"),)}, Level.PROBLEM, "port 7 is taken by pid 3 (nginx)"),
+        ({"programs": (Program("a", 7, missing="no vllm"),)}, Level.PROBLEM, "a: no vllm"),
+        ({"programs": (Program("a", 7, version="vllm 0.32"),)}, Level.OK, "vllm 0.32"),
+        ({"log_space": GIB // 2}, Level.WARNING, "left for logs"),
+        ({"files": 1024}, Level.WARNING, "1024 files"),
+        ({"orphans": ("old: runs",)}, Level.WARNING, "orphan: old: runs"),
+        ({"strays": ("old",)}, Level.WARNING, "old is not in the YAML"),
+        ({"open": ("OPEN: a",)}, Level.PROBLEM, "access: OPEN: a"),
+    ],
+)
+def test_the_machine(workplace: Workplace, facts: dict[str, Any], level: Level, what: str) -> None:
+    workplace.write(server("a"))
+    assert any(what in one for one in told(workplace, replace(WELL, **facts))[level])
+
+
+@pytest.mark.parametrize(
+    ("models", "level", "what"),
+    [
+        ([model("a"), model("b")], Level.OK, "memory of gpu0: 60 GiB of 80 GiB at the start"),
+        ([model("a"), model("b"), model("c")], Level.PROBLEM, "awake at the start takes 90 GiB of 80 GiB"),
+        ([model("a"), model("b"), model("c", start="asleep")], Level.OK, "62 GiB of 80 GiB at the start"),
+        ([model("a"), model("b"), model("c", start="stopped")], Level.OK, "60 GiB of 80 GiB at the start"),
+        ([model("a", 90)], Level.PROBLEM, "a takes 90 GiB, and there are 80 GiB: it can never be awake"),
+        ([model("a", 79), model("b", 1, start="asleep")], Level.OK, "80 GiB of 80 GiB"),
+        ([model("a", 79), model("b", start="stopped")], Level.WARNING, "the others 2 GiB asleep: more than 80 GiB"),
+        ([model("a", 40), model("b", 40)], Level.WARNING, "all asleep at level 1 take 80 GiB of 64 GiB"),
+    ],
+)
+def test_memory(workplace: Workplace, models: list[dict[str, Any]], level: Level, what: str) -> None:
+    workplace.write(*models, **CARD)
+    assert any(what in one for one in told(workplace, WELL)[level]), told(workplace, WELL)
+
+
+@pytest.mark.parametrize(
+    ("sections", "gpus", "what"),
+    [
+        ({"gpus": {0: {"memory_gib": 90}}}, {0: 80 * GIB}, "gpu0 has 80 GiB, and the YAML says 90 GiB"),
+        ({"gpus": {1: {"memory_gib": 80}}}, {0: 80 * GIB}, "gpu1 is in the YAML, not in this machine"),
+        ({"host": {"memory_gib": 65}}, {}, "host.memory_gib is 65 GiB, and this machine has 64 GiB"),
+    ],
+)
+def test_what_the_file_says_of_the_machine(
+    workplace: Workplace, sections: dict[str, Any], gpus: dict[int, int], what: str
+) -> None:
+    workplace.write(server("a"), **sections)
+    assert any(what in one for one in told(workplace, replace(WELL, gpus=gpus))[Level.PROBLEM])
+
+
+@pytest.mark.parametrize(
+    ("keys", "level", "what"),
+    [
+        ({"engine": "vllm", "sleep_flags": False, "start": "asleep"}, Level.PROBLEM, "VLLM_SERVER_DEV_MODE"),
+        ({"engine": "sglang", "sleep_flags": False, "start": "asleep"}, Level.PROBLEM, "--enable-memory-saver"),
+        ({"engine": "vllm", "start": "asleep"}, Level.WARNING, "no driver answers, and m may need one"),
+    ],
+)
+def test_engines(workplace: Workplace, keys: dict[str, Any], level: Level, what: str) -> None:
+    workplace.write({"model": "m", **keys})
+    assert any(what in one for one in told(workplace, WELL)[level])
