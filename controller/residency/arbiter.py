@@ -30,6 +30,9 @@ LINGER_SECONDS = 2.0
 SPARED_SECONDS = 0.5
 """How long one that could not leave is left in peace; after a drain in vain, for as long as that took."""
 
+SUM_SECONDS = 1.0
+"""How long an idle model may be overlooked where more is held than there is."""
+
 AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING})
 """States in which nobody else of the model has to be woken."""
 
@@ -51,6 +54,7 @@ class Arbiter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sum: asyncio.TimerHandle | None = None
         fleet.welcome(self._take_in)
 
     @property
@@ -60,11 +64,11 @@ class Arbiter:
     def _take_in(self, one: Transitions) -> None:
         """Also those that take no part: they may be measured yet, or be given figures."""
         one.instance.watchers.append(self._look_soon)
-        one.instance.on_idle = self._look_soon
+        one.instance.on_idle = self._idled
         one.depth = self.sleep_level
 
     async def aclose(self) -> None:
-        for handle in (self._due, self._timer):
+        for handle in (self._due, self._timer, self._sum):
             if handle is not None:
                 handle.cancel()
         for task in self._tasks:
@@ -149,6 +153,19 @@ class Arbiter:
         return tenants.books(instances, capacity, self._granted)
 
     # -- looking and deciding ------------------------------------------------------------------------------------
+
+    def _idled(self) -> None:
+        """One that has nothing left in flight could leave. That is so after nearly every request: while nobody waits
+        for room, the books are made once in a while only.
+        """
+        if self._line:
+            self._look_soon()
+        elif self._sum is None:
+            self._sum = asyncio.get_running_loop().call_later(SUM_SECONDS, self._look_after_all)
+
+    def _look_after_all(self) -> None:
+        self._sum = None
+        self._look_soon()
 
     def _look_soon(self) -> None:
         if self._due is None and (self._line or self._overdrawn()):

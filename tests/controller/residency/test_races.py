@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,8 @@ from controller.fleet.errors import DeadlinePassed, NotPossible
 from controller.fleet.instance import EVICTED
 from controller.fleet.journal import Happened
 from controller.fleet.state import State
+from controller.residency.arbiter import Arbiter
+from controller.residency.books import Books
 from tests.controller.residency.house import Client, House, tenant
 
 ROOM_FOR_ONE = {0: 80}
@@ -216,6 +219,29 @@ def test_two_fall_asleep_at_once_where_the_host_has_room_for_one(build: Build) -
     house.loop.pass_time(1)
     house.check()
     assert [house.fleet.instances[name].level for name in "ab"] == [1, 2]
+
+
+def test_a_model_in_use_does_not_pay_for_the_books(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They grow with the fleet. While nobody waits for room, a thousand requests have them made a few times at most."""
+    house = build([tenant("a", 30), tenant("b", 30)], ROOM_FOR_ONE)
+    house.settle()
+    made: list[None] = []
+    books = Arbiter.books
+
+    def counted(arbiter: Arbiter) -> Books:
+        made.append(None)
+        return books(arbiter)
+
+    monkeypatch.setattr(Arbiter, "books", counted)
+
+    async def serve() -> None:
+        for _ in range(1000):
+            house.fleet.instances["a"].begin()
+            house.fleet.instances["a"].end()
+            await asyncio.sleep(0.001)
+
+    house.loop.run_until_complete(serve())
+    assert len(made) <= 4
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------
