@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from controller.config.model import Config
+from controller.config.model import FRONTEND, Config
 from controller.launch import logs, plan, process_tree
 from controller.launch.handover import HandoverFailed
 from controller.launch.plan import Decision, Seen, Step
@@ -68,6 +68,7 @@ class Launcher:
         self._tmux = tmux
         self._launches = launches
         self._sleeper = sleeper
+        self._frontend_ended: asyncio.Event | None = None
         self._progress = progress
 
     async def up(self, units: Sequence[Unit], *, wait: bool = True, asked: bool = True) -> dict[str, Outcome]:
@@ -76,6 +77,7 @@ class Launcher:
         decisions = {unit.name: plan.decide(unit, seen[unit.name], asked=asked) for unit in units}
         ordered = plan.order(units, decisions)
         ended = {unit.name: asyncio.Event() for unit in units}
+        self._frontend_ended = ended.get(FRONTEND)
         pace = Pace(self._config.launch_delay_seconds)
         for unit in ordered:
             self._progress.begin(unit.name, unit.log)
@@ -180,6 +182,8 @@ class Launcher:
         if unit.instance is None or unit.instance.start != "asleep":
             return ready
         self._progress.tell(unit.name, "starting", f"ready {ready.detail}, being put to sleep")
+        if self._frontend_ended is not None:
+            await self._frontend_ended.wait()  # one that is just coming up would take it to be awake
         try:
             await self._sleeper.put_to_sleep(unit.instance)
         except (StaysAwake, StateError) as problem:
