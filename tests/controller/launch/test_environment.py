@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
+import controller
 from controller.launch import environment
+from controller.launch.environment import MARKER
 from controller.launch.mask import Mask
-from controller.launch.unit import engine_unit, frontend_command, frontend_unit, sleep_additions
+from controller.launch.unit import (
+    engine_unit,
+    frontend_command,
+    frontend_unit,
+    launchers_environment,
+    sleep_additions,
+)
 from tests.controller.launch.conftest import Workplace
 
 PROCESS = {"PATH": "/bin", "A": "process", "B": "process", "TMUX": "x", "TMUX_PANE": "%1", "COLUMNS": "9"}
@@ -117,3 +125,15 @@ def test_what_sleep_adds_is_told_apart(workplace: Workplace) -> None:
     assert [bool(added.variables) for added in found] == [True, False, False, True]
     unit = engine_unit(config, config.instances[0], {})
     assert "VLLM_SERVER_DEV_MODE" in unit.declared
+
+
+@pytest.mark.parametrize("path", [None, "/mine", "/mine:/yours"])
+def test_the_gateway_hands_on_what_its_launcher_had(monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
+    """What the launcher added for the gateway alone is taken off; in any other process nothing is."""
+    root = str(Path(controller.__file__).resolve().parents[1])
+    monkeypatch.delenv(MARKER, raising=False)
+    monkeypatch.setenv("PYTHONPATH", root)
+    assert launchers_environment()["PYTHONPATH"] == root
+    monkeypatch.setenv(MARKER, "/f.yaml#frontend")
+    monkeypatch.setenv("PYTHONPATH", f"{root}:{path}" if path else root)
+    assert launchers_environment().get("PYTHONPATH") == path
