@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 EVICTED = "evicted"
 """The cause of a sleep that made room for another model. ``min_sleep_duration`` does not hold for it."""
 
+STAGED = "start"
+"""The cause of a sleep that is how an instance was started (``start: asleep``): that may end at any time, too."""
+
 WAKES_KEPT = 32
 
 READY = State.READY
@@ -183,7 +186,7 @@ class Instance:
 
     def remaining_sleep(self) -> float:
         """Seconds it must still sleep by ``min_sleep_duration``; 0 when it may be woken, or is awake."""
-        if self.state not in (State.FALLING_ASLEEP, State.ASLEEP) or self.cause == EVICTED:
+        if self.state not in (State.FALLING_ASLEEP, State.ASLEEP) or self.cause in (EVICTED, STAGED):
             return 0.0
         return max(0.0, self.config.sleep.min_sleep_duration - self.sleep_duration())
 

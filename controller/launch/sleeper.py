@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx2
 
 from controller.config.model import Config, Instance
+from controller.fleet.instance import STAGED
 from controller.launch.unit import router_url
 from runtime.engines.base import EngineError
 from runtime.engines.control import PROBE_SECONDS
@@ -22,7 +23,6 @@ from runtime.engines.spec import CALL_SECONDS
 from runtime.processes import listener
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
-CAUSE = "start"
 NOTICE_SECONDS = 15.0
 """For which a gateway may take to notice that the engine is ready."""
 
@@ -84,7 +84,7 @@ class Sleeper:
                 raise StaysAwake("it has requests already")
             process = await asyncio.to_thread(listener, instance.spec.port)
             level = instance.sleep.level
-            mark = SleepMark(instance.name, Phase.FALLING_ASLEEP, level, CAUSE, time.time(), process)
+            mark = SleepMark(instance.name, Phase.FALLING_ASLEEP, level, STAGED, time.time(), process)
             await self._marks.put(mark)
             await engine.sleep(level)
             if await engine.is_asleep() is False:

@@ -18,8 +18,8 @@ from router.errors import TooManyRequests, Unavailable
 NEW, OLD = 0.2, 0.8
 """Weights in the moving average of the time between two places left."""
 
-FIRST_GUESS = 1.0
-"""Seconds between them as long as nobody has left one."""
+FIRST_GUESS = 2.0
+"""Seconds that a place is taken for, as long as nobody has left one."""
 
 
 class Waiter:
@@ -51,7 +51,7 @@ class Queue:
         self._waiters: list[Waiter] = []
         self._turns = count()
         self._left_at: float | None = None
-        self._interval = FIRST_GUESS
+        self._interval = FIRST_GUESS / limit
 
     @property
     def waiters(self) -> list[Waiter]:
@@ -126,7 +126,8 @@ class Queue:
                 raise self._full()
             self._waiters.remove(last)
             heapq.heapify(self._waiters)
-            last.place.set_exception(self._full())
+            if not last.place.done():  # its client may have left in this very moment
+                last.place.set_exception(self._full())
         heapq.heappush(self._waiters, waiter)
 
     def _has(self, waiter: Waiter) -> bool:

@@ -133,7 +133,7 @@ async def test_an_engine_s_error_after_the_first_sign_is_told_in_its_own_words(t
             await client.head()
             go.set()
             body, ended = unchunked(await client.rest())
-        assert b": one: waiting for its turn, position 1, about 1 s\n\n" in body
+        assert b": one: waiting for its turn, position 1, about 2 s\n\n" in body
         assert b'data: {"error": {"message": "too long", "code": 400}}\n\n' in body
         assert not ended
         assert (await first).status_code == 400

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from controller.fleet.instance import STAGED
 from controller.fleet.state import State
 from controller.residency.memory import GIB
 from tests.router.gateway import SGLANG, VLLM, Gateway, Spec, code_of, until, whole
@@ -179,3 +180,10 @@ async def test_nobody_leaves_for_a_client_that_has_gone(tmp_path: Path) -> None:
             assert (await gateway.complete("hot")).status_code == 200
         assert gateway.sims["hot"].count("sleep_calls") == before
         assert not gateway.live.arbiter.leaving
+
+
+async def test_a_staged_start_is_no_sleep_that_has_to_last(tmp_path: Path) -> None:
+    """Its mark is as the launcher leaves it: the first request wakes it at once."""
+    async with whole(tmp_path, Spec("one"), sleep_manager={"min_sleep_duration": 60}) as gateway:
+        await gateway.fleet.transitions["one"].sleep(STAGED, 5)
+        assert (await gateway.complete("one")).status_code == 200
