@@ -115,6 +115,23 @@ def test_evicted_between_awake_and_the_first_byte(house: House, turns: int) -> N
     assert first.waited < 1  # as long as one answer, if it was asked for before it was told
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_one_place_is_given_once(build: Build, turns: int) -> None:
+    """The second one is asked for while the first one is let in, and does not wake yet."""
+    house = build([tenant("a", 60), tenant("b", 60)], ROOM_FOR_ONE, asleep=["a", "b"])
+    for engine in house.engines.values():
+        engine.lasts["wake"] = 1.0
+    clients = [house.ask("a", lasts=0.5)]
+    house.loop.turn(turns)
+    clients.append(house.ask("b", lasts=0.5))
+    for _ in range(30):
+        house.loop.turn()
+        house.check()
+    house.loop.pass_time(20)
+    house.check()
+    assert served(*clients)
+
+
 def test_a_model_that_can_never_fit_moves_nobody(build: Build) -> None:
     """It is refused at once, each time, with the arithmetic: no evicting and reloading for ever."""
     house = build([tenant("a", 60), tenant("huge", 90)], ROOM_FOR_ONE, asleep=["huge"])
