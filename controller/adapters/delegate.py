@@ -13,7 +13,7 @@ from runtime.adapters import UnfitAdapter
 from runtime.downloads import errors as downloads
 from runtime.downloads.errors import DownloadError, SourceInvalid
 from runtime.engines import base
-from runtime.engines.base import AdapterHost, AdapterSeen, EngineError, EngineRefused, EngineUnreachable
+from runtime.engines.base import AdapterHost, AdapterSeen, EngineError, EngineRefused, EngineTimeout, EngineUnreachable
 from runtime.engines.control import Control
 from runtime.engines.spec import Capabilities
 
@@ -24,7 +24,7 @@ SPARE_SECONDS = 10.0
 DOWNLOAD = "/v1/download_model"
 BUSY = 409
 _REFUSALS = {kind.__name__: kind for kind in (base.AlreadyLoaded, base.NotLoaded)}
-_FAILURES = {kind.__name__: kind for kind in (base.EngineTimeout, base.EngineUnreachable, base.NotSupported)}
+_FAILURES = {kind.__name__: kind for kind in (EngineTimeout, EngineUnreachable, base.NotSupported)}
 
 
 class Sidecar:
@@ -100,14 +100,14 @@ class Sidecar:
         if kind in _FAILURES:
             return _FAILURES[kind](name, operation, message)
         if kind == "Conflict":
-            return EngineUnreachable(name, operation, f"it is busy: {message}")
+            return EngineTimeout(name, operation, f"it is busy: {message}")
         text = message.removeprefix(f"HTTP {answer.status_code}: ")
         return _REFUSALS.get(kind, EngineRefused)(name, operation, answer.status_code, text)
 
     def _not_begun(self, answer: httpx2.Response) -> Exception:
         reason = str(_object(answer).get("detail") or answer.text)[:1000]
         if answer.status_code == BUSY:
-            return EngineUnreachable(self._control.name, f"POST {DOWNLOAD}", f"it is busy: {reason}")
+            return EngineTimeout(self._control.name, f"POST {DOWNLOAD}", f"it is busy: {reason}")
         if answer.status_code < 500:
             return SourceInvalid(f"{self._control.name}: {reason}")
         return self._control.refusal(answer)
@@ -131,7 +131,11 @@ class Delegate:
         return await self._sidecar.load(name, path, replace=replace)
 
     async def unload_adapter(self, name: str) -> str:
-        return await self._sidecar.unload(name)
+        """What is not wanted any more goes, whether the sidecar lives or not."""
+        try:
+            return await self._sidecar.unload(name)
+        except EngineUnreachable:
+            return await self._engine.unload_adapter(name)
 
 
 async def fetch_by_any(sidecars: Sequence[Sidecar], source: str, root: Path, credentials: Mapping[str, str]) -> str:

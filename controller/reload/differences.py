@@ -172,6 +172,7 @@ def _changed(
         *_value("weight", old.weight, new.weight),
         *_value("memory", old.footprint, new.footprint),
         *_value("start", old.start, new.start),
+        *_value("sidecar", _beside(old), _beside(new)),
         *_mapping("labels", old.labels, new.labels),
     ]
     if old.spec.api_key != new.spec.api_key:
@@ -193,6 +194,10 @@ def _section(name: str, old: BaseModel, new: BaseModel) -> Iterator[Change]:
             yield from _section(f"{name}.{key}", was, now)
         else:
             yield from _value(f"{name}.{key}", was, now)
+
+
+def _beside(instance: Instance) -> str | None:
+    return instance.sidecar.url if instance.sidecar is not None else None
 
 
 def _mapping(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:

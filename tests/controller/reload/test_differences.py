@@ -62,6 +62,10 @@ def instance(index: int, **keys: Any) -> Edit:
         (section("models", **{"m/b": {"max_in_flight": 2}}), ["models.m/b.max_in_flight: none -> 2"]),
         (instance(0, aliases=["x", "y"]), ["a: in place (aliases: x -> x, y)"]),
         (instance(1, weight=2), ["b: in place (weight: 1 -> 2)"]),
+        (
+            instance(0, sidecar=True, sidecar_port=9001),
+            ["a: in place (sidecar: none -> http://127.0.0.1:9001)"],
+        ),
         (instance(1, labels={"site": 1}), ["b: in place (labels.site: none -> 1)"]),
         (instance(1, sleep_manager={"level": 2}), ["b: in place (sleep_manager.level: 1 -> 2)"]),
         (

@@ -155,6 +155,22 @@ async def test_a_source_that_is_not_there(tmp_path: Path) -> None:
         assert await reasons(gateway, "sql") == ["Scheduled", "LoadingFailed", "ModelAdapterLoadingError"]
 
 
+async def test_a_sidecar_that_is_busy_with_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else has it load one: it is tried again, and nobody goes past it to the engine."""
+    monkeypatch.setattr(backoff, "DELAYS", (0.1, 0.2, 0.4, 0.8, 1.6))
+    async with web() as site, delegating(tmp_path, "a") as (gateway, [sidecar]):
+        by_hand = {"lora_name": "sql", "source": publish(site, "slow"), "output_dir": str(tmp_path / "by-hand")}
+        page = site.pages["/slow/adapter_config.json"]
+        page.hold = asyncio.Event()
+        job = (await sidecar.post("/v1/load_lora_adapter", json=by_hand | {"async_download": True})).json()["job_id"]
+        await asyncio.wait_for(page.held.wait(), 10)
+        await put(gateway, "sql", publish(site, "sql"))
+        await until(lambda: record(gateway, "sql").places["a"].tries.failures == 1)
+        assert "it is busy" in record(gateway, "sql").places["a"].tries.problem and loaded(gateway, "a") == {}
+        await sidecar.delete(f"/v1/jobs/{job}")
+        await phase(gateway, "sql", "Running")
+
+
 async def test_another_wish_calls_the_download_off(tmp_path: Path) -> None:
     """The sidecar is told, and leaves nothing half."""
     async with web() as site, delegating(tmp_path, "a") as (gateway, sidecar):
@@ -217,6 +233,10 @@ async def test_a_sidecar_that_is_killed(options: SimOptions, tmp_path: Path, mon
             async with gateway(tmp_path, sims) as running:
                 for number in range(KILLS):
                     await killed_once(running, sidecar, site, f"sql{number}", while_loading=number % 2 == 1)
+                await sidecar.kill()
+                await running.client.delete("/adapters/sql0")  # which needs no sidecar
+                await until(lambda: "sql0" not in running.live.adapters.records)
+                assert "sql0" not in loaded(running, "base")
         finally:
             await sidecar.kill()
 
