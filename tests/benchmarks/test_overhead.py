@@ -182,7 +182,9 @@ def test_a_quick_run_measures_all_of_it(tmp_path: Path) -> None:
     assert set(found["memory"]) == expected
     assert set(found["flat"]) == {"one", "models", "replicas"}
     assert len(found["targets"]) == 6
-    assert all(target["figure"] is not None for target in found["targets"]) or "nginx" not in expected
+    # In so short a run nginx may use less for its chunks than one tick of the kernel's clock: then there is no ratio.
+    if "nginx" in expected and found["streams"]["nginx"]["cpu"] > 0:
+        assert all(target["figure"] is not None for target in found["targets"])
     for target in found["targets"]:
         assert target["name"] in done.stdout
     assert shutil.which("perf") is None or not found["machine"]["instructions_counted"]
