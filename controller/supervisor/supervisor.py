@@ -66,6 +66,7 @@ class Supervisor:
         self._desired = desired
         self._histories: WeakKeyDictionary[Instance, History] = WeakKeyDictionary()
         self._work: dict[Instance, asyncio.Task[None]] = {}
+        self._deciding = asyncio.Lock()  # what is wanted must not change between reading it and acting on it
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -83,6 +84,10 @@ class Supervisor:
         """Look once at all of them, and begin what is to be done."""
         if self._fleet.has_predecessor:
             return  # they are still that gateway's to see to
+        async with self._deciding:
+            await self._look()
+
+    async def _look(self) -> None:
         wanted, processes = await self._desired.all(), await self._keeper.processes()
         for name, transitions in list(self._fleet.transitions.items()):
             instance = transitions.instance
@@ -108,10 +113,11 @@ class Supervisor:
         for one in down:
             if one.state is State.FAILED and await self._keeper.runs(one.name):
                 raise NotPossible(f"{one.name!r} runs already, but does not answer: stop it first")
-        await self._wish(chosen, Wanted.RUNNING, by)
-        for one in down:
-            self._histories.pop(one, None)
-            one.release()
+        async with self._deciding:
+            await self._wish(chosen, Wanted.RUNNING, by)
+            for one in down:
+                self._histories.pop(one, None)
+                one.release()
         await _each([self._fleet.waker.wake(one, MANUAL) for one in down])
 
     async def stop(self, instances: Sequence[Instance], by: str) -> None:
@@ -120,8 +126,9 @@ class Supervisor:
         await _each([self._stop(one, by) for one in chosen])
 
     async def _stop(self, instance: Instance, by: str) -> None:
-        before = (await self._desired.all()).get(instance.name)
-        await self._wish([instance], Wanted.STOPPED, by)
+        async with self._deciding:
+            before = (await self._desired.all()).get(instance.name)
+            await self._wish([instance], Wanted.STOPPED, by)
         try:
             seconds = instance.config.sleep.drain_timeout_seconds
             await self._fleet.transitions[instance.name].stop(f"stopped by {by}", seconds, Hold.BY_HAND)

@@ -22,7 +22,7 @@ from tests.runtime.engines.sim.stage import free_port
 
 pytestmark = pytest.mark.anyio
 
-RESTARTS = int(os.environ.get("TORPOR_TEST_RESTARTS", "5"))
+RESTARTS = int(os.environ.get("TORPOR_TEST_RESTARTS", "3"))
 SLOW = replace(VLLM, tokens_per_second=100)
 PATIENCE = 40.0
 

@@ -32,7 +32,8 @@ async def test_stopped_over_the_api_it_stays_so_across_a_restart_of_the_gateway(
         assert code_of(refused) == (503, "model_stopped")
         assert "the API" in refused.text
         assert code_of(await fleet.act("wakeup", "a")) == (409, "not_possible")
-        assert (await fleet.act("start", "a")).status_code == 200
+        started = await fleet.act("start", "a")
+        assert started.status_code == 200, started.text
         assert text_of(await fleet.gateway.complete("a"))
         assert (await fleet.act("start", "a")).status_code == 200  # it runs already
 
