@@ -120,7 +120,7 @@ def answer(error: GatewayError, path: str, identity: bytes) -> tuple[list[tuple[
 
 def body(error: GatewayError, path: str) -> bytes:
     """The error as JSON, in the shape that clients of ``path`` know."""
-    return json.dumps(content(error, path), ensure_ascii=False).encode()
+    return _json(content(error, path))
 
 
 def content(error: GatewayError, path: str) -> dict[str, object]:
@@ -146,13 +146,7 @@ def headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
 
 def event(error: GatewayError, path: str) -> bytes:
     """The error as the last event of a stream that has begun."""
-    text = body(error, path)
-    if path.startswith(ANTHROPIC):
-        return b"event: error\ndata: " + text + b"\n\n"
-    if path.startswith("/v1/responses"):
-        failure = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
-        return b"event: error\ndata: " + json.dumps(failure, ensure_ascii=False).encode() + b"\n\n"
-    return b"data: " + text + b"\n\n"
+    return event_of(body(error, path), path)
 
 
 def event_of(body: bytes, path: str) -> bytes:
@@ -167,10 +161,9 @@ def event_of(body: bytes, path: str) -> bytes:
     if path.startswith("/v1/responses"):
         inner = found.get("error")
         told = inner if isinstance(inner, dict) else found
-        failure = {"type": "error", **{key: told.get(key) for key in ("code", "message", "param")}}
-        return b"event: error\ndata: " + json.dumps(failure, ensure_ascii=False).encode() + b"\n\n"
-    name = b"event: error\n" if path.startswith(ANTHROPIC) else b""
-    return name + b"data: " + json.dumps(found, ensure_ascii=False).encode() + b"\n\n"
+        found = {"type": "error", **{key: told.get(key) for key in ("code", "message", "param")}}
+    name = b"event: error\n" if path.startswith((ANTHROPIC, "/v1/responses")) else b""
+    return name + b"data: " + _json(found) + b"\n\n"
 
 
 def sign_of_life(path: str, text: str) -> bytes:
@@ -178,6 +171,11 @@ def sign_of_life(path: str, text: str) -> bytes:
     if path.startswith(ANTHROPIC):
         return b'event: ping\ndata: {"type": "ping"}\n\n'
     return b": " + text.replace("\n", " ").replace("\r", " ").encode() + b"\n\n"
+
+
+def _json(content: object) -> bytes:
+    """Half a character, which JSON may hold as an escape, stays one: it has no bytes of its own."""
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def _anthropic_type(error: GatewayError) -> str:

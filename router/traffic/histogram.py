@@ -60,7 +60,3 @@ def edge(index: float) -> float:
 
 
 _EDGES = [edge(index) for index in range(BUCKETS - 1)]
-
-
-def bucket_of(seconds: float) -> int:
-    return bisect_left(_EDGES, seconds)

@@ -71,3 +71,11 @@ def test_events_are_one_event(path: str) -> None:
     *names, data = event.rstrip("\n").split("\n")
     assert names in ([], ["event: error"])
     assert "broke" in json.dumps(json.loads(data.removeprefix("data: ")))
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/v1/responses"])
+def test_half_a_character_in_an_error_breaks_nothing(path: str) -> None:
+    """JSON may hold it as an escape; an engine's error may repeat what a client has sent."""
+    told = envelope.event_of(rb'{"error": {"message": "no \ud83d here"}}', path)
+    assert json.loads(told[told.index(b"{") :]) and rb"\ud83d" in told
+    assert rb"\ud83d" in envelope.body(errors.InvalidRequest("no \ud83d here"), path)
