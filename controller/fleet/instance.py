@@ -104,6 +104,7 @@ class Instance:
         self.wake_seconds: deque[float] = deque(maxlen=WAKES_KEPT)
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
+        self._farewell: Drain | None = None  # out of the configuration
 
     def configure(self, config: InstanceConfig, engine: Engine) -> None:
         """Other settings of the same engine."""
@@ -130,8 +131,8 @@ class Instance:
             self._circuit_is(self.breaker.untried())
         if self.in_flight == 0:
             self.used_at = self.clock()
-            if self._drain is not None:
-                self._drain.changed.set()
+            if (drain := self._drain or self._farewell) is not None:
+                drain.changed.set()
             if self.on_idle is not None:
                 self.on_idle()
 
@@ -313,17 +314,17 @@ class Instance:
         self.journal.tell(what, self.config.model, self.name, cause=cause, detail=detail, seconds=seconds, level=level)
 
     def retire(self) -> None:
-        """It is not in the configuration any more: nothing new goes there."""
+        """It is not in the configuration any more: nothing new goes there, whatever was under way finds."""
         self.problem = "it has been taken out of the configuration"
         self._enter(State.FAILED)
-        self._drain = Drain()
+        self._farewell = Drain()
 
     async def emptied(self) -> None:
         """Return when nothing is in flight on it. Only of one that has retired."""
-        assert self._drain is not None
+        assert self._farewell is not None
         while self.in_flight:
-            self._drain.changed.clear()
-            await self._drain.changed.wait()
+            self._farewell.changed.clear()
+            await self._farewell.changed.wait()
 
     def _remember(self, mark: SleepMark) -> None:
         self.level, self.cause, self.asleep_since, self.process = mark.level, mark.cause, mark.since, mark.process
@@ -331,6 +332,8 @@ class Instance:
 
     def _enter(self, state: State) -> None:
         """Tell whoever waits even if nothing changed: they may wait for a look that found the same."""
+        if self._farewell is not None:
+            return
         self.looked_at = self.clock()
         self.gone = False
         if state is not State.DRAINING and self._drain is not None:
