@@ -7,6 +7,7 @@ import logging
 
 from controller.fleet.instance import Instance
 from runtime.engines.base import Engine, EngineError, EngineRefused, EngineTimeout, EngineUnreachable
+from state.sleep_marks import Phase, SleepMark
 
 log = logging.getLogger(__name__)
 
@@ -59,3 +60,21 @@ class Doubt:
             if asleep is expected or (asleep is not None and not isinstance(error, EngineTimeout)):
                 return asleep
         return asleep
+
+    async def finish(self, mark: SleepMark, asleep: bool | None) -> bool | None:
+        """The end of a call that its gateway did not live to see: ``asleep`` is what the engine says meanwhile.
+
+        The call may still run in there. It is made once more: an engine does one after the other, so the answer tells
+        of both, and twice is as good as once. One that cannot be asked is put to sleep in any case.
+        """
+        if asleep is None:
+            return await self.settle(mark.level or 1, None, expected=True)
+        falling = mark.phase is Phase.FALLING_ASLEEP
+        if not asleep and (not falling or await self.busy()):
+            return False  # it woke; or it was never told, and serves
+        log.warning("%s was being told when the gateway ended, and is told again", self._instance.name)
+        try:
+            await (self._engine.sleep(mark.level or 1) if falling else self._engine.wake(mark.level or None))
+        except EngineError as error:
+            return await self.settle(mark.level or 1, error, expected=falling)
+        return await self._engine.is_asleep()

@@ -142,13 +142,14 @@ class Finding:
     async def _sleeps(self, mark: SleepMark | None) -> bool | None:
         """Whether an engine that is up sleeps: by its own word, else by its mark."""
         asleep = await self._engine.is_asleep()
-        if asleep is not None:
-            return asleep
-        if mark is None or is_another(await self._origin.process(), mark.process):
-            return False
+        if mark is None or (asleep is not None and mark.phase is Phase.ASLEEP):
+            return bool(asleep)
+        if is_another(await self._origin.process(), mark.process):
+            return bool(asleep)
         if mark.phase is Phase.ASLEEP:
             return True
-        return await self._doubt.settle(mark.level, None, expected=True)
+        self.instance.may_be(mark)
+        return await self._doubt.finish(mark, asleep)
 
     async def _observe(self) -> bool:
         """Look at an instance that is ready or asleep, and correct the record if the engine says otherwise.

@@ -17,6 +17,7 @@ from controller.fleet.journal import Journal
 from controller.fleet.keeper import Keeper
 from controller.fleet.origin import Origin
 from controller.fleet.routes import Replicas, Route, routes_of
+from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
 from controller.fleet.waker import AtOnce, Waker
 from controller.fleet.watcher import Watcher
@@ -27,6 +28,9 @@ from state.sleep_marks import SleepMarks
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+FIRST_LOOK_SECONDS = 15.0
+"""More than an engine may take to say how it is."""
 
 
 class Fleet:
@@ -164,9 +168,9 @@ class Fleet:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Keep looking at every instance while open. The first look is over when this opens."""
+        """Keep looking at every instance while open. The first look is over when this opens, unless it takes long."""
         try:
-            await asyncio.gather(*(self._watcher(one).look() for one in self.transitions.values()))
+            await self._look_at_all()
             self._watching = {}
             for one in self.transitions.values():
                 self._watch(one, self._watcher(one).run())
@@ -178,6 +182,15 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(one.aclose() for one in self.transitions.values()))
+
+    async def _look_at_all(self) -> None:
+        """What becomes of one that is in the middle of a long step is not worth keeping all the others waiting."""
+        try:
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await asyncio.gather(*(self._watcher(one).look() for one in self.transitions.values()))
+        except TimeoutError:
+            unknown = [name for name, one in self.instances.items() if one.state is State.UNKNOWN]
+            log.warning("it takes long to find out about %s", ", ".join(unknown))
 
     def hold(self, name: str, seconds: float) -> None:
         """Its engine is about to be started anew: requests wait, and nobody looks, until that is ``released``.

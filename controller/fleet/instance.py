@@ -221,6 +221,11 @@ class Instance:
         log.info("%s is asleep (level %d, %s)", self.name, mark.level, mark.cause)
         self._enter(State.ASLEEP)
 
+    def may_be(self, mark: SleepMark) -> None:
+        """It is on the way into that sleep, or out of it: what comes of it is not known yet."""
+        self._remember(mark)
+        self._tell()
+
     def enter_asleep_again(self, problem: str, state: State = State.ASLEEP) -> None:
         """A wake failed, or a start: the next one is tried after a pause that doubles."""
         self.wake_failures += 1

@@ -15,9 +15,12 @@ from controller.residency.memory import NOTHING, Memory, larger, total
 MOVING = frozenset({State.ASLEEP, State.WAKING, State.FALLING_ASLEEP})
 """On the way from one amount to the other: its weights are in the host until they are back on its GPUs."""
 
+MAY_MOVE = frozenset({State.DRAINING, State.UNKNOWN})
+"""The same, if it is known at which level."""
+
 
 def held(footprint: Footprint, state: State, level: int, *, granted: bool, gone: bool) -> Memory:
-    """``level``: of its sleep, or of the one it drains for; 0 if that is not known.
+    """``level``: of its sleep, of the one it drains for, or of the one a gateway before told it of; 0 if not known.
 
     ``granted``: it may take its memory, and is about to. ``gone``: nobody listens at its address any more.
     """
@@ -25,7 +28,7 @@ def held(footprint: Footprint, state: State, level: int, *, granted: bool, gone:
         return footprint.awake if granted else NOTHING
     if state is State.ASLEEP and not granted:
         return footprint.at(level)
-    if state in MOVING or (state is State.DRAINING and level):
+    if state in MOVING or (state in MAY_MOVE and level):
         return larger(footprint.awake, footprint.at(level))
     return footprint.awake
 

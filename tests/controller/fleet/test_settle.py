@@ -8,23 +8,25 @@ from itertools import product
 import pytest
 
 from controller.fleet.state import State
+from runtime.engines.base import EngineError
 from state.database import StateError
 from state.sleep_marks import Phase
-from tests.controller.fleet.stage import Stage, refused
+from tests.controller.fleet.stage import Stage, late, refused, unreachable
 from tests.router.gateway import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
 
-@pytest.mark.parametrize("phase", [None, *Phase])
+@pytest.mark.parametrize(("phase", "process"), [(None, None), (Phase.ASLEEP, "1:100"), *product(Phase, ("9:900",))])
 @pytest.mark.parametrize("asleep", [False, True])
-async def test_one_that_can_be_asked_is_asked(phase: Phase | None, asleep: bool) -> None:
-    """Its own word counts, whatever its mark says, and the mark is put right."""
+async def test_one_that_can_be_asked_is_asked(phase: Phase | None, process: str | None, asleep: bool) -> None:
+    """Its own word counts, whatever a mark says that is certain or of another process; and the mark is put right."""
     stage = Stage(state=State.UNKNOWN)
     if phase is not None:
-        stage.mark(phase, level=2)
+        stage.mark(phase, process, level=2)
     stage.engine.asleep = asleep
     await stage.transitions.settle()
+    assert [step for step in stage.happened if step.startswith(("sleep", "wake"))] == []
     assert stage.state is (State.ASLEEP if asleep else State.READY)
     assert [mark.phase for mark in stage.marks.kept.values()] == ([Phase.ASLEEP] if asleep else [])
     assert stage.instance.level == (0 if not asleep or phase is None else 2)
@@ -44,6 +46,45 @@ async def test_one_that_cannot_be_asked_sleeps_by_its_mark(phase: Phase, process
     assert stage.marks.kept["one"].process == "1:100"
     await stage.transitions.wake("request")
     assert not any(step.startswith("died") for step in stage.happened)
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+@pytest.mark.parametrize(
+    ("phase", "told", "state"),
+    [(Phase.FALLING_ASLEEP, "sleep 2", State.ASLEEP), (Phase.WAKING, "wake 2", State.READY)],
+)
+async def test_what_was_under_way_is_finished(phase: Phase, told: str, state: State, asleep: bool) -> None:
+    """Its own word may be from before the end of a call that still runs in there: the call is made once more."""
+    stage = Stage(state=State.UNKNOWN)
+    stage.mark(phase, level=2)
+    stage.engine.asleep = asleep
+    await stage.transitions.settle()
+    assert stage.state is state
+    done = phase is Phase.WAKING and not asleep
+    assert [step for step in stage.happened if step.startswith(("sleep", "wake"))] == ([] if done else [told])
+
+
+async def test_one_that_serves_was_never_told() -> None:
+    """Whoever wrote the mark had seen to it that nothing was in flight."""
+    stage = Stage(state=State.UNKNOWN)
+    stage.mark(Phase.FALLING_ASLEEP)
+    stage.engine.running = 1
+    await stage.transitions.settle()
+    assert stage.state is State.READY
+    assert stage.happened == ["no mark"]
+
+
+@pytest.mark.parametrize("phase", [Phase.FALLING_ASLEEP, Phase.WAKING])
+@pytest.mark.parametrize("error", [refused(), late(), unreachable()])
+async def test_what_cannot_be_finished_is_found_out(phase: Phase, error: EngineError) -> None:
+    """By its word where it gives one; else it has failed."""
+    stage = Stage(state=State.UNKNOWN)
+    stage.mark(phase)
+    stage.engine.asleep = phase is Phase.WAKING
+    stage.steps.fail("sleep", error)
+    stage.steps.fail("wake", error)
+    await stage.transitions.settle()
+    assert stage.state is (State.ASLEEP if phase is Phase.WAKING else State.READY)
 
 
 @pytest.mark.parametrize("phase", list(Phase))

@@ -134,9 +134,13 @@ class TenantEngine(FakeEngine):
 
     async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
         """One after the other, and to the end: an engine does not notice that a gateway was stopped."""
+        process = self.origin.now
 
         async def in_turn() -> None:
             async with self._turn:
+                if self.origin.now != process:
+                    work.close()
+                    raise unreachable()
                 try:
                     await work
                 finally:
@@ -354,13 +358,14 @@ class House:
         self.loop.turn(3)
         for engine in self.engines.values():
             engine.running = 0
-            while engine.at_work:
-                self.loop.pass_time(1.0)
 
     def demolish(self) -> None:
         for steps in (self.marks.steps, *(engine.steps for engine in self.engines.values())):
             steps.let_all_go()
         self.close()
+        for engine in self.engines.values():
+            while engine.at_work:
+                self.loop.pass_time(1.0)
         self.loop.end()
 
     async def _opening(self) -> None:

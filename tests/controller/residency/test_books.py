@@ -31,6 +31,8 @@ BOTH = {"gpu0": 30, "host": 30}
         (State.STOPPED, 0, True, AWAKE),
         (State.STARTING, 0, True, AWAKE),
         (State.UNKNOWN, 0, False, AWAKE),
+        (State.UNKNOWN, 1, False, BOTH),
+        (State.UNKNOWN, 2, False, AWAKE),
         (State.FAILED, 1, False, AWAKE),
     ],
 )

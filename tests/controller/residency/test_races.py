@@ -309,3 +309,45 @@ def test_one_that_goes_down_while_it_is_waited_for(house: House) -> None:
     house.loop.pass_time(10)
     assert waking.done() and not isinstance(waking.exception(), DeadlinePassed)
     busy.finish()
+
+
+# -- a gateway that is killed ------------------------------------------------------------------------------------
+
+
+def restart(house: House) -> None:
+    """Its engines do on what they were told."""
+    house.close()
+    house.open()
+
+
+def test_a_sleep_that_outlives_its_gateway(house: House) -> None:
+    """The engine still says that it is awake. Nothing is sent there until the call of before is over."""
+    held = house.engines["a"].hold("sleep")
+    house.put_to_sleep("a")
+    house.settle()
+    assert held.reached.is_set()
+    restart(house)
+    asking = house.ask("a", lasts=0.1)
+    house.loop.pass_time(20)
+    assert (asking.phase, house.state("a")) == ("waiting", State.UNKNOWN)
+    held.go.set()
+    house.loop.pass_time(5)
+    house.check()
+    assert served(asking)
+
+
+def test_a_wake_that_outlives_its_gateway(house: House) -> None:
+    """The engine still says that it sleeps. The memory that it takes is given to nobody else."""
+    held = house.engines["b"].hold("wake")
+    house.ask("b")
+    house.settle()
+    assert held.reached.is_set() and house.state("a") is State.ASLEEP
+    restart(house)
+    asking = house.ask("a", lasts=0.1)
+    house.loop.pass_time(20)
+    house.check()
+    assert (asking.phase, house.state("b")) == ("waiting", State.UNKNOWN)
+    held.go.set()
+    house.loop.pass_time(5)
+    house.check()
+    assert served(asking)
