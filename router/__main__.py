@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
 from router.succession import keep
 from router.version import torpor_version
+from runtime import logs
+from runtime.address import port_number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     options = parser().parse_args(words)
     if options.inherit is None:
-        logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.begin(options.log_level)
         return keep(words)
     from router.gateway import work  # all that a gateway needs is loaded in its own process only
 
@@ -27,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m router", description=__doc__)
     found.add_argument("--config", "--config_path", required=True, metavar="YAML", help="the one configuration file")
     found.add_argument("--host", help="address to listen on (router.router_host, 127.0.0.1)")
-    found.add_argument("--port", type=int, help="port to listen on (router.router_port, 8080)")
+    found.add_argument("--port", type=port_number, help="port to listen on (router.router_port, 8080)")
     found.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     found.add_argument("--version", action="version", version=torpor_version())
     found.add_argument("--inherit", help=argparse.SUPPRESS)

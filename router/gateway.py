@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import resource
 import signal
@@ -23,6 +22,8 @@ from router.server.channel import Channel
 from router.server.limits import Limits, spare
 from router.server.protocol import DirectProtocol
 from router.server.server import GatewayServer
+from runtime import logs
+from runtime.address import is_loopback, listen
 from state.database import StateError, open_database
 
 log = logging.getLogger("router")
@@ -37,9 +38,7 @@ RESERVED_FILES = 40
 
 def work(options: argparse.Namespace) -> int:
     """Exit code 0 after a clean stop, 2 when the YAML has mistakes, 1 when it cannot start."""
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx2", "httpcore2", "alembic", "aiosqlite"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.begin(options.log_level)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until it has started, when what it reads is new anyway
     channel = Channel(options.inherit)
     try:
@@ -101,19 +100,6 @@ def serve(config: Config, host: str, listener: socket.socket, channel: Channel, 
     return 0 if server.started else 1
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address. Raises ``OSError`` when it is taken, or is not this machine's."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 def is_bound_to(listener: socket.socket | None, host: str, port: int) -> bool:
     """Whether that is its address already."""
     if listener is None:
@@ -139,13 +125,6 @@ def exposure(host: str, port: int) -> str:
         f"OPEN TO THE NETWORK: {host}:{port} asks for no key. Whoever reaches it may use every model, put models to "
         "sleep and wake them, and read traffic and metrics. Set router.api_key_env, or router_host: 127.0.0.1."
     )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def most_connections(files: int | None, engines: int) -> int | None:

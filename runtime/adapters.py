@@ -60,7 +60,7 @@ def check(config: Mapping[str, Any], bases: tuple[str, ...], max_rank: int | Non
         return f"its rank {rank} is above the engine's max_lora_rank {max_rank}"
     base = config.get("base_model_name_or_path")
     if isinstance(base, str) and base and bases and not any(_alike(_last(base), _last(one)) for one in bases):
-        return f"it was made for {base!r}, and the engine serves {', '.join(map(repr, bases))}"
+        return f"it was made for {base!r}, and the engine serves {', '.join(map(repr, dict.fromkeys(bases)))}"
     return None
 
 
@@ -84,10 +84,40 @@ async def load(engine: AdapterHost, name: str, path: str) -> str:
     try:
         return await engine.load_adapter(name, path)
     except (AlreadyLoaded, EngineTimeout):
-        seen = (await engine.adapters()).get(name)
-        if seen is None or seen.path != path:
+        if not await _is_loaded(engine, name, path):
             raise
-        return f"LoRA adapter '{name}' is loaded from '{path}'."
+        return _done(name, path)
+
+
+async def put(engine: AdapterHost, name: str, path: str, *, afresh: bool = False) -> str:
+    """Have ``name`` loaded from ``path``, in the place of what bears that name. Raises ``EngineError``.
+
+    ``afresh``: also when it is loaded from there already, for its weights may be gone.
+    """
+    if not afresh:
+        try:
+            return await load(engine, name, path)
+        except AlreadyLoaded:
+            pass
+    if not engine.capabilities.replaces_adapters:
+        await unload(engine, name)
+        return await load(engine, name, path)
+    try:
+        return await engine.load_adapter(name, path, replace=True)
+    except EngineTimeout:
+        if not await _is_loaded(engine, name, path):
+            raise
+        return _done(name, path)
+
+
+async def _is_loaded(engine: AdapterHost, name: str, path: str) -> bool:
+    """By its own word, from this very path."""
+    seen = (await engine.adapters()).get(name)
+    return seen is not None and seen.path == path
+
+
+def _done(name: str, path: str) -> str:
+    return f"LoRA adapter '{name}' is loaded from '{path}'."
 
 
 async def unload(engine: AdapterHost, name: str) -> None:

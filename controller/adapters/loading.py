@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from controller.adapters import backoff, loader, phases
+from controller.adapters import backoff, phases
 from controller.adapters.backoff import FRESH
 from controller.adapters.credentials import CredentialsUnusable
 from controller.adapters.failures import retriable
@@ -41,7 +41,7 @@ class Loading:
                 bases = (spec.model, *instance.config.names)
                 await self._ground.artifacts.check(wanted, bases, spec.lora.max_rank)
                 engine = await self._ground.host(record, instance)
-                await loader.put(engine, record.name, wanted, afresh=afresh)
+                await adapters.put(engine, record.name, wanted, afresh=afresh)
                 if not place.chosen:  # it was taken away while it was loaded
                     await adapters.unload(engine, record.name)
                     return

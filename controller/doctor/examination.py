@@ -19,6 +19,7 @@ from controller.launch.preflight import missing_program, module_of, port_taken
 from controller.launch.progress import say
 from controller.launch.tmux import TmuxError
 from controller.launch.unit import Unit
+from runtime.address import is_loopback
 from runtime.gpus import Nvml
 from state.database import StateError, open_database
 from state.launches import Launches
@@ -72,7 +73,7 @@ class Examination(Operations):
         return [
             one
             for one in self._config.instances
-            if one.launched and one.spec.api_key is not None and not report.is_loopback(one.spec.host)
+            if one.launched and one.spec.api_key is not None and not is_loopback(one.spec.host)
         ]
 
 

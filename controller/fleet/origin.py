@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 
 from controller.config.model import Instance as InstanceConfig
+from runtime.address import is_loopback
 from runtime.processes import family, is_running, listener
 from state.launches import Launches
 
@@ -14,7 +14,7 @@ class Origin:
     def __init__(self, config: InstanceConfig, launches: Launches) -> None:
         self._config = config
         self._launches = launches
-        self._local = not config.spec.remote or _is_loopback(config.spec.host)
+        self._local = not config.spec.remote or is_loopback(config.spec.host)
         self._was_ready: str | None = None
         self._process: str | None = None  # looking through the sockets of a busy machine takes a tenth of a second
 
@@ -45,12 +45,3 @@ class Origin:
         """Remember that what the launcher started has come up: should it fail now, it has failed."""
         launch = (await self._launches.all()).get(self._config.name)
         self._was_ready = launch.process if launch is not None else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

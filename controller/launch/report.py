@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import shlex
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from controller.launch.progress import say
 from controller.launch.survey import Row
 from controller.launch.tmux import Pane
 from controller.launch.unit import Additions, Unit, router_url, sleep_additions
+from runtime.address import is_loopback
 
 
 def table(console: Console, rows: Sequence[Row]) -> None:
@@ -66,13 +66,6 @@ def openness(config: Config) -> list[str]:
                 "Whoever reaches it can use it, and its administration too. Set api_key_env, or host: 127.0.0.1."
             )
     return found
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check(console: Console, config: Config, units: Sequence[Unit]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import httpx2
+from starlette.requests import Request
 
 from runtime.engines.base import Engine
 from runtime.engines.control import Control
@@ -21,10 +22,13 @@ class Beside:
         self.engine: Engine = KINDS[spec.kind].connect(spec, client, spec.call_seconds)
         self.control = Control(spec, client)
 
-    def as_asked_by(self, authorization: str | None) -> Beside:
+    def asked_by(self, request: Request) -> Beside:
         """A caller's ``Authorization: Bearer`` goes on to the engine, as AIBrix's controller means it to."""
-        key = bearer(authorization)
-        return self if key is None else Beside(replace(self.spec, api_key=key), self._client)
+        return self.with_key(bearer(request.headers.get("authorization")))
+
+    def with_key(self, key: str | None) -> Beside:
+        """Itself without one."""
+        return Beside(replace(self.spec, api_key=key), self._client) if key else self
 
     async def models(self) -> httpx2.Response:
         """``GET /v1/models`` as the engine answers it."""

@@ -16,7 +16,7 @@ from runtime.downloads.fetch import Artifact, fetch
 from runtime.downloads.keyed import fetch_keyed
 from runtime.downloads.source import LocalSource, WebSource
 from runtime.downloads.source import parse as parse_source
-from runtime.engines.base import AlreadyLoaded, Engine, NotLoaded
+from runtime.engines.base import Engine, NotLoaded
 from runtime.sidecar import leftovers
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.jobs import Job, Jobs
@@ -131,8 +131,10 @@ class Loader:
         path = str(folder if wanted.keyed else wanted.path)
         revision = None if artifact is None else artifact.revision
         await self._check_revision(wanted.name, path, revision, beside.engine)
-        tell = _in_place if wanted.replace else _replace if wanted.keyed else adapters.load
-        answer = await tell(beside.engine, wanted.name, path)
+        if wanted.keyed or wanted.replace:
+            answer = await adapters.put(beside.engine, wanted.name, path, afresh=wanted.replace)
+        else:
+            answer = await adapters.load(beside.engine, wanted.name, path)
         self._revisions[wanted.name] = revision
         if wanted.keyed:
             await _tidy(wanted.path, beside.engine)
@@ -172,21 +174,6 @@ class Loader:
         return await call(
             wanted.source, wanted.target, wanted.credentials, max_workers=wanted.max_workers, on_progress=job.told
         )
-
-
-async def _replace(engine: Engine, name: str, path: str) -> str:
-    """Load, in the place of what has that name."""
-    try:
-        return await adapters.load(engine, name, path)
-    except AlreadyLoaded:
-        return await _in_place(engine, name, path)
-
-
-async def _in_place(engine: Engine, name: str, path: str) -> str:
-    if engine.capabilities.replaces_adapters:
-        return await engine.load_adapter(name, path, replace=True)
-    await adapters.unload(engine, name)
-    return await adapters.load(engine, name, path)
 
 
 async def _tidy(home: Path, engine: Engine) -> None:

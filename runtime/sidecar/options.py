@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from runtime.address import port_number
 from runtime.engines.kinds import KINDS, SIDECAR_SYNONYMS
 from runtime.engines.spec import EngineSpec
 from runtime.metrics.names import VOCABULARIES, Vocabulary
@@ -76,11 +77,6 @@ def parse(words: Sequence[str], environ: Mapping[str, str]) -> Options:
         log_level=given.log_level,
         access_log=given.access_log,
     )
-
-
-def is_open(host: str) -> bool:
-    """Whether it listens on every address of the machine."""
-    return host in ("", "0.0.0.0", "::")
 
 
 def _engine(given: argparse.Namespace, environ: Mapping[str, str], seconds: float) -> EngineSpec:
@@ -173,7 +169,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-E", "--engine", default=environ.get("INFERENCE_ENGINE"), help="one of " + ", ".join(supported()))
     add("-H", "--host", default="0.0.0.0", help="address to listen on (%(default)s)")
-    add("-P", "--port", type=int, default=9000, help="port to listen on (%(default)s)")
+    add("-P", "--port", type=port_number, default=9000, help="port to listen on (%(default)s)")
     url = environ.get("INFERENCE_ENGINE_ENDPOINT") or "http://localhost:8000"
     add("-B", "--engine-base-url", default=url, metavar="URL", help="where the engine is (%(default)s)")
     path = environ.get("METRIC_SCRAPE_PATH") or "/metrics"

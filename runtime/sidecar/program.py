@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 from collections.abc import Sequence
 
 import uvicorn
 
-from runtime import settings
+from runtime import logs, settings
+from runtime.address import is_loopback, listen
 from runtime.sidecar.app import create_app
-from runtime.sidecar.options import Mistake, Options, is_open, parse
+from runtime.sidecar.options import Mistake, Options, parse
 
 log = logging.getLogger("runtime")
 
@@ -26,9 +26,7 @@ def main(argv: Sequence[str]) -> int:
     except Mistake as mistake:
         sys.stderr.write(f"python -m runtime: {mistake}\n")
         return 2
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx2", "httpcore2"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.begin(options.log_level)
     return serve(options, settings.read(environ))
 
 
@@ -38,7 +36,7 @@ def serve(options: Options, keys: settings.Settings) -> int:
     except OSError as taken:
         log.error("cannot listen on %s:%d: %s", options.host, options.port, taken.strerror or taken)
         return 1
-    if is_open(options.host):
+    if not is_loopback(options.host):
         log.warning("%s", exposure(options))
     log.info("beside %s (%s) at http://%s:%d", options.engine.base_url, options.engine.kind, options.host, options.port)
     server = uvicorn.Server(
@@ -60,20 +58,11 @@ def serve(options: Options, keys: settings.Settings) -> int:
 def exposure(options: Options) -> str:
     """What anyone on the network may do."""
     return (
-        f"OPEN TO THE NETWORK: {options.host}:{options.port} is every address of this machine and asks for no key. "
+        f"OPEN TO THE NETWORK: {options.host}:{options.port}{_every(options.host)} asks for no key. "
         "Whoever reaches it may load and unload adapters, download into the allowed folders and read metrics. Outside "
         "of a pod, use --host 127.0.0.1."
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address. Raises ``OSError`` when it is taken, or is not this machine's."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+def _every(host: str) -> str:
+    return " is every address of this machine and" if host in ("", "0.0.0.0", "::") else ""

@@ -14,8 +14,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from router.gateway import is_loopback, listen
-
 
 def write(folder: Path, port: int, more: str = "") -> Path:
     file = folder / "torpor.yaml"
@@ -119,19 +117,3 @@ def test_an_open_address_without_a_key_is_said(tmp_path: Path) -> None:
         assert answers(f"http://127.0.0.1:{port}")
         process.send_signal(signal.SIGTERM)
         assert "OPEN TO THE NETWORK" in process.communicate(timeout=10)[1]
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)],
-)
-def test_what_is_loopback(host: str, loopback: bool) -> None:
-    """Only addresses that no other machine reaches."""
-    assert is_loopback(host) is loopback
-
-
-def test_a_port_serves_one_listener() -> None:
-    """The second is refused: no two gateways share requests by accident."""
-    with listen("127.0.0.1", 0) as first, pytest.raises(OSError, match="in use"):
-        first.listen()
-        listen("127.0.0.1", first.getsockname()[1])

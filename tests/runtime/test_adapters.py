@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime.adapters import LARGEST_CONFIG, UnfitAdapter, check, is_name, load, read_config, unload
+from runtime.adapters import LARGEST_CONFIG, UnfitAdapter, check, is_name, load, put, read_config, unload
 from runtime.engines.base import AlreadyLoaded, EngineTimeout
 from runtime.engines.sim.options import SimOptions
 from tests.runtime.engines.sim.stage import QUICK, SGLANG
@@ -97,3 +97,34 @@ async def test_a_late_answer_is_asked_after(options: SimOptions, tmp_path: Path)
         await sim.fault(slow_load={"seconds": 60, "times": 1})
         with pytest.raises(EngineTimeout):
             await load(engine, "a", path)
+
+
+@pytest.mark.anyio
+@each_dialect
+async def test_one_takes_the_place_of_another(options: SimOptions, tmp_path: Path) -> None:
+    """However the engine has it; twice is once, and afresh is loaded again."""
+    first, second = make_adapter(tmp_path / "a"), make_adapter(tmp_path / "b")
+    async with connected(options) as (engine, _):
+        for path in (first, second, second):
+            assert await put(engine, "a", path)
+            assert (await engine.adapters())["a"].path == path
+        assert await put(engine, "a", second, afresh=True)
+        assert (await engine.adapters())["a"].path == second
+
+
+@pytest.mark.anyio
+@each_dialect
+async def test_a_late_exchange_is_asked_after(options: SimOptions, tmp_path: Path) -> None:
+    """What the engine has not done by then is a timeout."""
+    first, second = make_adapter(tmp_path / "a"), make_adapter(tmp_path / "b")
+    async with connected(options, call_seconds=0.05) as (engine, sim):
+        await load(engine, "a", first)
+        await sim.fault(slow_load={"seconds": 60})
+        with pytest.raises(EngineTimeout):
+            await put(engine, "a", second)
+
+
+def test_a_base_is_named_once() -> None:
+    """An engine is often served under its own name."""
+    told = check({"r": 8, "base_model_name_or_path": "x/other"}, ("org/a", "org/a", "b"), None)
+    assert told == "it was made for 'x/other', and the engine serves 'org/a', 'b'"

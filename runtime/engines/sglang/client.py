@@ -58,7 +58,7 @@ class SglangEngine:
         return None if count is None else int(count)
 
     async def pulse(self) -> float | None:
-        answer = await self._control.send("GET", "/metrics")  # 404 without --enable-metrics
+        answer = await self._control.send("GET", self._control.metrics_path)  # 404 without --enable-metrics
         return total(answer.text, WORK) if answer.status_code == 200 else None
 
     async def sleep(self, level: int) -> None:

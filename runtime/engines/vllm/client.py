@@ -38,7 +38,7 @@ class VllmEngine:
         return None if count is None else int(count)
 
     async def pulse(self) -> float | None:
-        answer = await self._control.send("GET", "/metrics")
+        answer = await self._control.send("GET", self._control.metrics_path)
         return total(answer.text, WORK) if answer.status_code == 200 else None
 
     async def sleep(self, level: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from runtime.sidecar.answer import Json
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.body import flag, mapping, needed, only, read_object, text
 from runtime.sidecar.credential_sets import CredentialSets
+from runtime.sidecar.edge import told
 from runtime.sidecar.jobs import Status
 from runtime.sidecar.loading import DOWNLOAD, Download, Load, Loader, Unload, check_name
 from runtime.sidecar.options import Options
-from runtime.sidecar.problems import BadRequest, NotFound, failure_of, unexpected
+from runtime.sidecar.problems import BadRequest, Failure, NotFound
 
 DELEGATED = ("lora_name", "artifact_url", "credentials_secret", "credentials", "additional_config", "local_dir")
 NOT_FOR_DOWNLOADS = frozenset({"api-key", "api_key"})
@@ -42,10 +43,10 @@ class Aibrix:
     def routes(self) -> list[Route]:
         post = ["POST"]
         return [
-            Route("/v1/lora_adapter/load", told(self.load), methods=post),
-            Route("/v1/lora_adapter/unload", told(self.unload), methods=post),
-            Route("/v1/model/download", told(self.download), methods=post),
-            Route("/v1/model/list", told(self.list), methods=["GET"]),
+            Route("/v1/lora_adapter/load", told(self.load, shape), methods=post),
+            Route("/v1/lora_adapter/unload", told(self.unload, shape), methods=post),
+            Route("/v1/model/download", told(self.download, shape), methods=post),
+            Route("/v1/model/list", told(self.list, shape), methods=["GET"]),
         ]
 
     # -- adapters ------------------------------------------------------------------------------------------------
@@ -61,7 +62,7 @@ class Aibrix:
         if not await asyncio.to_thread(path.is_dir):
             raise NotFound(f"lora_path {str(path)!r} is no folder")
         wanted = Load(name, path, None, replace=flag(body, "load_inplace", False))
-        await self._loader.jobs.wait(self._loader.load(wanted, self._asked(request)))
+        await self._loader.jobs.wait(self._loader.load(wanted, self._beside.asked_by(request)))
         return PlainTextResponse(f"Success: LoRA adapter '{name}' loaded successfully from '{path}'.")
 
     async def _load_delegated(self, request: Request, body: Mapping[str, Any], name: str) -> Response:
@@ -73,7 +74,7 @@ class Aibrix:
         home = await self._loader.allowed(str(self._home(name, text(body, "local_dir"))), "local_dir")
         wanted = Download(url, home, credentials_of(keys, self._settings), self._options.max_workers, keyed=True)
         key = config.get("api-key", config.get("api_key"))
-        beside = self._beside.as_asked_by(f"Bearer {key}") if isinstance(key, str) and key else self._asked(request)
+        beside = self._beside.asked_by(request).with_key(key if isinstance(key, str) else None)
         job = self._loader.load(Load(name, home, await self._loader.checked(wanted)), beside)
         loaded = await self._loader.jobs.wait(job)
         content = {
@@ -91,18 +92,15 @@ class Aibrix:
         check_name(name)
         if "lora_int_id" in body:
             only(body, "lora_name", "lora_int_id")
-            await self._loader.jobs.wait(self._loader.unload(Unload(name), self._asked(request)))
+            await self._loader.jobs.wait(self._loader.unload(Unload(name), self._beside.asked_by(request)))
             return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
         only(body, "lora_name", "cleanup_local")
         wanted = Unload(name, self._home(name, None), keep_files=not flag(body, "cleanup_local", True))
-        await self._loader.jobs.wait(self._loader.unload(wanted, self._asked(request)))
+        await self._loader.jobs.wait(self._loader.unload(wanted, self._beside.asked_by(request)))
         return Json({"status": "success", "message": f"Successfully unloaded adapter {name}"})
 
     def _home(self, name: str, local_dir: str | None) -> Path:
         return (Path(local_dir) if local_dir else self._options.adapter_dir) / name
-
-    def _asked(self, request: Request) -> Beside:
-        return self._beside.as_asked_by(request.headers.get("authorization"))
 
     # -- models --------------------------------------------------------------------------------------------------
 
@@ -183,26 +181,13 @@ def check_model_name(name: str) -> None:
         raise BadRequest(f"model_name {name[:130]!r} is not one: give another in model_name") from None
 
 
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-def told(handler: Handler) -> Handler:
-    """The handler, with its errors in AIBrix's shape; ``error`` is what its delegated calls have."""
-
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Exception as error:  # noqa: BLE001 - the edge: each has its status, and a bug its traceback
-            failure = failure_of(error)
-            unexpected(error)
-            content = {
-                "object": "error",
-                "message": failure.message,
-                "type": failure.type,
-                "param": None,
-                "code": failure.status,
-                "error": failure.message,
-            }
-            return Json(content, failure.status)
-
-    return handle
+def shape(failure: Failure) -> Mapping[str, Any]:
+    """An error as AIBrix tells it; ``error`` is what its delegated calls have."""
+    return {
+        "object": "error",
+        "message": failure.message,
+        "type": failure.type,
+        "param": None,
+        "code": failure.status,
+        "error": failure.message,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from runtime.settings import Settings
 from runtime.sidecar.answer import Json
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.body import flag, mapping, needed, read_object, text, whole
+from runtime.sidecar.edge import told
 from runtime.sidecar.jobs import Job
 from runtime.sidecar.loading import Download, Load, Loader, Unload, check_name
-from runtime.sidecar.problems import BadRequest, failure_of, unexpected
+from runtime.sidecar.problems import BadRequest, Failure
 
 WORKERS, MOST_WORKERS = 8, 64
 
@@ -33,14 +34,14 @@ class Kthena:
     def routes(self) -> list[Route]:
         post, get = ["POST"], ["GET"]
         return [
-            Route("/v1/load_lora_adapter", told(self.load), methods=post),
-            Route("/v1/unload_lora_adapter", told(self.unload), methods=post),
-            Route("/v1/download_model", told(self.download), methods=post),
-            Route("/v1/lora_adapters", told(self.adapters), methods=get),
-            Route("/v1/models", told(self.models), methods=get),
-            Route("/v1/jobs", told(self.jobs), methods=get),
-            Route("/v1/jobs/{id}", told(self.job), methods=get),
-            Route("/v1/jobs/{id}", told(self.cancel), methods=["DELETE"]),
+            Route("/v1/load_lora_adapter", told(self.load, shape), methods=post),
+            Route("/v1/unload_lora_adapter", told(self.unload, shape), methods=post),
+            Route("/v1/download_model", told(self.download, shape), methods=post),
+            Route("/v1/lora_adapters", told(self.adapters, shape), methods=get),
+            Route("/v1/models", told(self.models, shape), methods=get),
+            Route("/v1/jobs", told(self.jobs, shape), methods=get),
+            Route("/v1/jobs/{id}", told(self.job, shape), methods=get),
+            Route("/v1/jobs/{id}", told(self.cancel, shape), methods=["DELETE"]),
         ]
 
     async def load(self, request: Request) -> Response:
@@ -53,7 +54,7 @@ class Kthena:
         path = await self._loader.allowed(given or str(self._adapter_dir / name), "output_dir")
         download = None if source is None else await self._loader.checked(self._download(body, source, path))
         in_background = flag(body, "async_download", False)
-        job = self._loader.load(Load(name, path, download), self._asked(request))
+        job = self._loader.load(Load(name, path, download), self._beside.asked_by(request))
         if in_background:
             message = "LoRA adapter download and load started in background"
             return started(
@@ -65,7 +66,7 @@ class Kthena:
         """The engine's own answer, with its status. Files stay."""
         name = needed(await read_object(request), "lora_name")
         check_name(name)
-        job = self._loader.unload(Unload(name), self._asked(request))
+        job = self._loader.unload(Unload(name), self._beside.asked_by(request))
         return Json(await self._loader.jobs.wait(job))
 
     async def download(self, request: Request) -> Response:
@@ -86,12 +87,12 @@ class Kthena:
 
     async def adapters(self, request: Request) -> Response:
         """What the engine has loaded, by its own word."""
-        seen = await self._asked(request).engine.adapters()
+        seen = await self._beside.asked_by(request).engine.adapters()
         cards = [{"lora_name": name, **asdict(adapter)} for name, adapter in seen.items()]
         return Json({"object": "list", "data": cards})
 
     async def models(self, request: Request) -> Response:
-        answer = await self._asked(request).models()
+        answer = await self._beside.asked_by(request).models()
         kind = answer.headers.get("content-type", "application/json")
         return Response(answer.content, answer.status_code, headers={"content-type": kind})
 
@@ -105,9 +106,6 @@ class Kthena:
         job = await self._loader.jobs.cancel(request.path_params["id"])
         return Json(job.as_json())
 
-    def _asked(self, request: Request) -> Beside:
-        return self._beside.as_asked_by(request.headers.get("authorization"))
-
     def _download(self, body: Mapping[str, Any], source: str, path: Path) -> Download:
         credentials = credentials_of(mapping(body, "config"), self._settings)
         return Download(source, path, credentials, whole(body, "max_workers", WORKERS, MOST_WORKERS))
@@ -118,18 +116,6 @@ def started(job: Job, message: str, fields: Mapping[str, Any]) -> Response:
     return Json(body, 202, headers={"location": f"/v1/jobs/{job.id}"})
 
 
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-def told(handler: Handler) -> Handler:
-    """The handler, with its errors in Kthena's shape."""
-
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Exception as error:  # noqa: BLE001 - the edge: each has its status, and a bug its traceback
-            failure = failure_of(error)
-            unexpected(error)
-            return Json({"detail": failure.message}, failure.status)
-
-    return handle
+def shape(failure: Failure) -> Mapping[str, Any]:
+    """An error as Kthena tells it."""
+    return {"detail": failure.message}

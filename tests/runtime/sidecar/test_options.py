@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.sidecar.options import Mistake, is_open, parse, supported
+from runtime.sidecar.options import Mistake, parse, supported
 
 
 def test_the_defaults_are_kthenas() -> None:
@@ -20,7 +20,6 @@ def test_the_defaults_are_kthenas() -> None:
     assert options.vocabulary.prefix == "torpor:"
     assert options.transform
     assert options.keep_originals
-    assert is_open(options.host)
 
 
 def test_every_flag_has_its_short_form() -> None:
@@ -39,7 +38,6 @@ def test_every_flag_has_its_short_form() -> None:
         "http://engine:8001",
     )
     assert options.engine.metrics_path == "/m"
-    assert not is_open(options.host)
 
 
 def test_the_environment_fills_in() -> None:
@@ -98,3 +96,11 @@ def test_the_help_tells_the_paths(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     for path in ("/v1/load_lora_adapter", "/metrics/runtime", "/v1/jobs/ID", "/v1/lora_adapter/load", "TIMEOUT"):
         assert path in told
+
+
+def test_a_port_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    """Told before anything listens."""
+    with pytest.raises(SystemExit) as ended:
+        parse(["-E", "vllm", "-P", "99999"], {})
+    assert ended.value.code == 2
+    assert "'99999' is no port" in capsys.readouterr().err
