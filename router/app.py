@@ -86,9 +86,7 @@ class Gateway(Starlette):
 
 def short_way(table: Sequence[Endpoint], gateway: Live) -> ShortWay:
     """The engine paths of ``table`` that are always the same, behind the key if there is one."""
-    pipelines = {
-        one.path.encode(): one.handler for one in table if isinstance(one.handler, Pipeline) and "{" not in one.path
-    }
+    pipelines = {one.path: one.handler for one in table if isinstance(one.handler, Pipeline) and "{" not in one.path}
     serve = {path: pipeline.serve for path, pipeline in pipelines.items()}
     return ShortWay(serve, gateway.buffered, gateway.key.refusal)
 

@@ -59,7 +59,7 @@ class Policy(Protocol):
     @property
     def wants(self) -> Wants: ...
 
-    def choose(self, ready: Sequence[R], about: bytes) -> R:
+    def choose(self, ready: Sequence[R], about: bytes = b"") -> R:
         """One of ``ready``, which is not empty. ``about``: what it wants to know; empty when the request has none."""
 
 
@@ -71,7 +71,7 @@ class LeastInFlight:
     def __init__(self) -> None:
         self._turn = 0
 
-    def choose(self, ready: Sequence[R], about: bytes) -> R:
+    def choose(self, ready: Sequence[R], about: bytes = b"") -> R:
         number = len(ready)
         if number == 1:
             return ready[0]
@@ -95,7 +95,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._credit: dict[str, float] = {}
 
-    def choose(self, ready: Sequence[R], about: bytes) -> R:
+    def choose(self, ready: Sequence[R], about: bytes = b"") -> R:
         credit = {one.name: self._credit.get(one.name, 0.0) + one.weight for one in ready}
         chosen = max(ready, key=lambda one: credit[one.name])
         credit[chosen.name] -= sum(one.weight for one in ready)
@@ -111,7 +111,7 @@ class Random:
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()
 
-    def choose(self, ready: Sequence[R], about: bytes) -> R:
+    def choose(self, ready: Sequence[R], about: bytes = b"") -> R:
         return self._chance.choices(ready, [one.weight for one in ready])[0]
 
 
@@ -123,7 +123,7 @@ class PowerOfTwo:
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()
 
-    def choose(self, ready: Sequence[R], about: bytes) -> R:
+    def choose(self, ready: Sequence[R], about: bytes = b"") -> R:
         if len(ready) == 1:
             return ready[0]
         one, other = self._chance.sample(ready, 2)
@@ -141,7 +141,7 @@ class Session:
     def __init__(self) -> None:
         self._otherwise = LeastInFlight()
 
-    def choose(self, ready: Sequence[R], about: bytes) -> R:
+    def choose(self, ready: Sequence[R], about: bytes = b"") -> R:
         if not about:
             return self._otherwise.choose(ready, about)
         bound = _bound(ready)
@@ -163,7 +163,7 @@ class Prefix:
         self._remembered = remembered
         self._otherwise = LeastInFlight()
 
-    def choose(self, ready: Sequence[R], about: bytes) -> R:
+    def choose(self, ready: Sequence[R], about: bytes = b"") -> R:
         blocks = list(_blocks(about))
         chosen = self._known(ready, blocks) or self._otherwise.choose(ready, about)
         alone = (chosen.name,)

@@ -130,9 +130,10 @@ async def _discard(receive: Receive, limit: int) -> bool:
 
 def peek(headers: Headers, body: bytes) -> Peek:
     """Find ``model`` and ``stream``. Raises ``InvalidRequest`` when the body is not what it should be."""
-    content_type = header(headers, b"content-type")
-    if content_type != b"application/json" and content_type.lower().startswith(b"multipart/form-data"):
-        return _peek_form(content_type, body)
+    if not body.startswith(b"{"):  # as a form never does: it begins with its boundary
+        content_type = header(headers, b"content-type")
+        if content_type.lower().startswith(b"multipart/form-data"):
+            return _peek_form(content_type, body)
     return _peek_json(body)
 
 

@@ -23,7 +23,15 @@ class Call:
     __slots__ = ("arrived", "body", "door", "headers", "id", "method", "path", "target")
 
     def __init__(
-        self, method: str, path: str, target: bytes, headers: Headers, body: bytes, door: Door, arrived: float
+        self,
+        method: str,
+        path: str,
+        target: bytes,
+        headers: Headers,
+        body: bytes,
+        door: Door,
+        arrived: float,
+        identity: bytes,
     ) -> None:
         self.method = method
         self.path = path
@@ -32,7 +40,7 @@ class Call:
         self.body = body
         self.door = door
         self.arrived = arrived
-        self.id = request_id(headers)
+        self.id = identity
 
 
 def call_of(scope: Scope, receive: Receive, send: Send) -> Call:
@@ -48,4 +56,5 @@ def call_of(scope: Scope, receive: Receive, send: Send) -> Call:
     if UNSENDABLE.search(query) or any(BROKEN.search(name) or BROKEN.search(value) for name, value in scope["headers"]):
         raise InvalidRequest("The query or a header has characters that no request may have.", "invalid_request")
     door = AsgiDoor(receive, send)
-    return Call(scope["method"], scope["path"], target, scope["headers"], b"", door, time.monotonic())
+    headers = scope["headers"]
+    return Call(scope["method"], scope["path"], target, headers, b"", door, time.monotonic(), request_id(headers))

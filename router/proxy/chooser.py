@@ -25,17 +25,16 @@ class Chooser:
         self._policy = POLICIES[settings.balancing]()
         self._header = settings.session_header.encode()
         self._field = settings.session_field
-        self._blind: Choose | None = None
-        if self._policy.wants is Wants.NOTHING:
-            self._blind = lambda ready: self._policy.choose(ready, b"")
+        self.blind: Choose | None = self._policy.choose if self._policy.wants is Wants.NOTHING else None
+        """For every call, where none is looked at."""
 
     def fits(self, settings: ModelSection) -> bool:
         """Whether one made for ``settings`` would do the same; this one remembers more."""
         return self._made_for == _balancing(settings)
 
     def for_call(self, call: Call) -> Choose:
-        if self._blind is not None:
-            return self._blind
+        if self.blind is not None:
+            return self.blind
         about = self._session(call) if self._policy.wants is Wants.SESSION else prompt_of(call.body)
         return lambda ready: self._choose(ready, about)
 

@@ -13,12 +13,12 @@ from router.proxy import body as bodies
 from router.proxy.body import Peek
 from router.proxy.call import Call
 from router.proxy.door import Door
-from router.proxy.headers import request_head, response_headers
+from router.proxy.headers import Headers, request_head, response_headers
 from router.proxy.pool import Pool
 from router.proxy.queue import Queue
 from router.proxy.refusal import MAY_REFUSE, Answer, Holding, Refused
 from router.proxy.retry import Attempts
-from router.proxy.tokens import Tail
+from router.proxy.tokens import Tail, usage_in
 from router.proxy.upstream import ConnectFailed, Dropped, Silent, Stopped, Upstream, UpstreamError
 from router.traffic.monitor import SUCCESS, Outcome, Tracked
 
@@ -36,8 +36,10 @@ class Flight:
     upstream: Upstream | None = None
     started = False
     abandoned = False
-    is_event_stream = False
     status = 0
+    _whole = b""
+    _answer_headers: Headers = ()
+    _tail: Tail | None = None
     _decided = False
     _name: str | None = None
     _keep: Callable[[bytes], None]
@@ -62,7 +64,6 @@ class Flight:
         self.priority = priority
         self.candidates: Sequence[Instance] = route.instances
         self.landed: Landed = _nowhere
-        self.tail = Tail()
         self._stream = peeked.stream
 
     @cached_property
@@ -118,7 +119,7 @@ class Flight:
 
     def record(self, outcome: Outcome, status: int) -> None:
         """Count it out, with what the engine said of tokens."""
-        prompt, completion = self.tail.usage() if self.started else (0, 0)
+        prompt, completion = usage_in(self._whole) if self._tail is None else self._tail.usage()
         self.tracked.end(outcome, status, prompt, completion)
 
     def record_answer(self, broken: UpstreamError | None = None) -> None:
@@ -143,7 +144,7 @@ class Flight:
     def break_off(self, failed: UpstreamError) -> None:
         """End an answer that has begun so that the client can tell that it is not whole. A stream is told why."""
         last = b""
-        if self.is_event_stream:
+        if _is_event_stream(self._answer_headers):
             # The blank line first: it may have broken off in the middle of an event.
             last = b"\n\n" + envelope.event(upstream_error(failed), self.call.path)
         self.call.door.break_off(last)
@@ -153,9 +154,10 @@ class Flight:
     def arrived(self, upstream: Upstream, chunk: bytes) -> None:
         last = upstream.complete
         door = self.call.door
-        if chunk:
-            self.tail.add(chunk)
         if self.started:
+            if chunk:
+                assert self._tail is not None
+                self._tail.add(chunk)
             door.write(chunk, last)
         else:
             assert self.instance is not None
@@ -168,13 +170,14 @@ class Flight:
             self.started = True
             self.status = status
             self._stream = self._stream and status < 400
-            if not last:  # whatever the request says: an engine takes 1 for true, and speech names its format
-                self.is_event_stream = _is_event_stream(upstream)
+            if last:
+                self._whole = chunk
             if status < 500:
                 self.instance.answer_began()
             door.start(status, self._headers(upstream), chunk, last)
+            self._answer_headers = upstream.headers
             if not last:
-                self._flow(upstream, door)
+                self._flow(upstream, door, chunk)
         if chunk and self._stream:
             self._first_piece()
         if last:
@@ -184,14 +187,18 @@ class Flight:
         if frame:
             self._keep(chunk)
         else:
-            self.tail.add(chunk)
+            assert self._tail is not None
+            self._tail.add(chunk)
         if self._stream:
             self._first_piece()
         self._pass_on(chunk, frame)
 
-    def _flow(self, upstream: Upstream, door: Door) -> None:
+    def _flow(self, upstream: Upstream, door: Door, first: bytes) -> None:
         """More is to come. What it needs is looked up once."""
-        self._keep = self.tail.keep_frames()
+        self._tail = tail = Tail()
+        if first:
+            tail.add(first)
+        self._keep = tail.keep_frames()
         self._pass_on = door.pass_on
         door.on_pause, door.on_resume = upstream.pause, upstream.resume
         if door.paused:
@@ -236,9 +243,12 @@ def upstream_error(error: UpstreamError) -> GatewayError:
     return BadUpstream(f"The engine's answer broke off: {error}.", "engine_disconnected")
 
 
-def _is_event_stream(upstream: Upstream) -> bool:
-    """One to which an event can be added: packed, or with a length, it would be spoilt by that."""
-    found = dict(upstream.headers)
+def _is_event_stream(headers: Headers) -> bool:
+    """One to which an event can be added: packed, or with a length, it would be spoilt by that.
+
+    Whatever the request says: an engine takes 1 for true, and speech names its format.
+    """
+    found = dict(headers)
     kind = found.get(b"content-type", b"").lower()
     return kind.startswith(b"text/event-stream") and not found.keys() & {b"content-encoding", b"content-length"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence, Set
+from functools import partial
 
 from runtime.engines.spec import EngineSpec
 
@@ -43,7 +44,8 @@ def _random_names() -> Iterator[bytes]:
             yield names[start : start + 32]
 
 
-_identities = _random_names()
+new_id = partial(next, _random_names())
+"""For a request whose client has given it none."""
 
 
 def header(headers: Headers, name: bytes) -> bytes:
@@ -56,7 +58,7 @@ def header(headers: Headers, name: bytes) -> bytes:
 
 def request_id(headers: Headers) -> bytes:
     """The client's own id, or a new one."""
-    return header(headers, REQUEST_ID) or next(_identities)
+    return header(headers, REQUEST_ID) or new_id()
 
 
 def request_head(

@@ -95,22 +95,18 @@ class Pipeline:
 
     def _prepare(self, call: Call) -> Flight:
         """Find out what is wanted, and count it in. Raises ``GatewayError``."""
-        peeked, route = self._find(call)
-        return Flight(call, peeked, route, *self._begin(call, route))
+        return Flight(*self._wanted(call))
 
-    def _find(self, call: Call) -> tuple[Peek, Route]:
+    def _wanted(self, call: Call) -> tuple[Call, Peek, Route, Tracked, Choose, Queue | None, int]:
         peeked = bodies.peek(call.headers, call.body)
         route = self._routes.get(peeked.model)
         if route is None:
             raise ModelNotFound(peeked.model)
-        return peeked, route
-
-    def _begin(self, call: Call, route: Route) -> tuple[Tracked, Choose, Queue | None, int]:
-        serving = self._serving[route.model]
-        queue = serving.queue
+        serving = self._serving[route.replicas.model]
+        queue, chooser = serving.queue, serving.chooser
         priority = priority_of(call.headers, queue.settings.priority_header) if queue is not None else 0
-        choose = serving.chooser.for_call(call)
-        return serving.traffic.begin(call.arrived), choose, queue, priority
+        choose = chooser.blind or chooser.for_call(call)
+        return call, peeked, route, serving.traffic.begin(call.arrived), choose, queue, priority
 
     # -- without a task ------------------------------------------------------------------------------------------
 

@@ -129,12 +129,11 @@ class ResponsesPipeline(Pipeline):
         return self._creation(call) if call.path == CREATE else self._errand(call)
 
     def _creation(self, call: Call) -> Flight:
-        peeked, route = self._find(call)
+        wanted = self._wanted(call)
         stored, previous = _about(call.body)
-        makers = self._makers if stored else None
-        flight = Creation(makers, call, peeked, route, *self._begin(call, route))
+        flight = Creation(self._makers if stored else None, *wanted)
         maker = self._maker(previous)
-        if maker is not None and maker in route.instances and maker.state in PRESENT:
+        if maker is not None and maker in flight.route.instances and maker.state in PRESENT:
             flight.candidates = (maker,)
             flight.choose = _the_only
         return flight

@@ -11,6 +11,8 @@ import msgspec
 TAIL_BYTES = 16_384
 TAIL_FRAMES = 64
 USAGE = b'"usage"'
+NONE = (0, 0)
+AFTER_USAGE = len(USAGE) + 1  # and its colon
 PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
 COMPLETION = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
 
@@ -53,19 +55,22 @@ class Tail:
 
     def usage(self) -> tuple[int, int]:
         """Prompt and completion tokens as the engine last reported them; zeros when it did not."""
-        chunks = [*self._older, *self._chunks]
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        at = data.rfind(USAGE)
-        while at >= 0:
-            start = data.find(b"{", at)
-            try:  # with most engines this finds them, and a search by pattern takes three times as long
-                usage = _decoder.decode(data[start : data.find(b"}", start) + 1])
-                if usage.prompt_tokens:
-                    return usage.prompt_tokens, usage.completion_tokens
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                pass
-            prompt, completion = PROMPT.search(data, at), COMPLETION.search(data, at)
-            if prompt or completion:
-                return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
-            at = data.rfind(USAGE, 0, at)  # an empty "usage": null is not the last word
-        return 0, 0
+        found = usage_in(self._chunks[-1]) if self._chunks else NONE
+        return found if found != NONE else usage_in(b"".join((*self._older, *self._chunks)))
+
+
+def usage_in(data: bytes) -> tuple[int, int]:
+    """As ``Tail.usage``, in an answer that came as one."""
+    at = data.rfind(USAGE)
+    while at >= 0:
+        try:  # with most engines this finds them, and a search by pattern takes three times as long
+            usage = _decoder.decode(data[at + AFTER_USAGE : data.find(b"}", at) + 1])
+            if usage.prompt_tokens:
+                return usage.prompt_tokens, usage.completion_tokens
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        prompt, completion = PROMPT.search(data, at), COMPLETION.search(data, at)
+        if prompt or completion:
+            return int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0
+        at = data.rfind(USAGE, 0, at)  # an empty "usage": null is not the last word
+    return NONE

@@ -71,6 +71,7 @@ class Upstream(asyncio.Protocol):
     __slots__ = (
         "_arrived",
         "_between",
+        "_chunked",
         "_frame_bytes",
         "_framed",
         "_fresh",
@@ -100,10 +101,11 @@ class Upstream(asyncio.Protocol):
         self._arrived: list[bytes] = []
         self.on_body = self._arrived.append  # the parser calls it, and nothing is faster
         self._paused = False
-        self._between = False  # two chunks: the last byte of one has come, and none of the next
+        self._between = False  # two chunks: the last byte of one has come, or of the head, and none of the next
         self._frame_bytes = 0
         self._head_done = False
         self._framed = False
+        self._chunked = False
         self._told = False
         self._fresh = False
         self._sink: Sink | None = None
@@ -119,7 +121,7 @@ class Upstream(asyncio.Protocol):
     def begin(self, head: bytes, body: bytes, sink: Sink) -> None:
         """Send a request. Its answer, or its failure, goes to ``sink``."""
         self.complete = self.started = self.body_begun = False
-        self._head_done = self._framed = self._told = self._between = False
+        self._head_done = self._framed = self._chunked = self._told = self._between = False
         self.headers = []
         self._frame_bytes = 0
         self._sink = sink
@@ -179,7 +181,7 @@ class Upstream(asyncio.Protocol):
             cut, heads = SHAPES[size]
             head, chunk, end = cut(data)
             if head in heads and end == END:  # nearly every piece of a stream
-                self._fresh = True
+                self._fresh = self.body_begun = True
                 sink.more(self, chunk, data)
                 return
         if self.complete:
@@ -260,6 +262,7 @@ class Upstream(asyncio.Protocol):
         name = name.lower()
         if name in FRAMES:
             self._framed = True
+            self._chunked = value == b"chunked"
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -268,12 +271,13 @@ class Upstream(asyncio.Protocol):
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers = []  # 100 Continue and its like announce an answer, and are none
-            self._framed = False
+            self._framed = self._chunked = False
             return
         if self.status > 599:
             raise ValueError(f"status {self.status}")  # the parser gives up with it
         self._framed = self._framed or self.status in (204, 304)
         self._head_done = True
+        self._between = self._chunked
 
     def on_chunk_header(self) -> None:
         self._between = False

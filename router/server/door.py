@@ -202,7 +202,8 @@ class DirectDoor:
 
     def _complete(self) -> None:
         self.response_complete = True
-        self.let_go()
+        if self.held:
+            self.let_go()
         if not self.keep_alive:
             self._protocol.hang_up()
         self._protocol.on_response_complete()

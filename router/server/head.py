@@ -9,17 +9,20 @@ from router.errors import HeadTooLarge, InvalidRequest, UrlTooLong
 from router.proxy.headers import Headers
 from router.server.limits import Limits
 
-NOTED = frozenset({b"content-encoding", b"expect", b"host", b"transfer-encoding", b"upgrade"})
-"""Headers that decide how a request is read. Nearly always there is just the ``host`` of the request before."""
+NOTED = frozenset({b"connection", b"content-encoding", b"expect", b"host", b"transfer-encoding", b"upgrade"})
+"""Headers that decide how a request is read. Nearly always they are those of the request before."""
+
+PLAIN = frozenset({b"connection", b"host"})
+"""Those of a request with nothing unusual in how it is read."""
 
 HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the rest is to be read. ``host``: the header, known to be good."""
+    """How the rest is to be read. ``plain``: with nothing that another request with the same would be asked about."""
 
-    host: tuple[bytes, bytes] | None
+    plain: bool
     encoded: bool = False
     expects: bool = False
     offers: bool = False
@@ -40,7 +43,7 @@ def judge(noted: Headers, version: str) -> Reading:
         raise odd("A body may be sent in chunks, and in no other transfer coding.")
     names = {name for name, _ in noted}
     return Reading(
-        host=hosts[0] if hosts else None,
+        plain=bool(hosts) and names <= PLAIN,
         encoded=b"content-encoding" in names,
         expects=version == "1.1" and any(one[0] == b"expect" and one[1].lower() == b"100-continue" for one in noted),
         offers=b"upgrade" in names,

@@ -23,7 +23,7 @@ from router import envelope
 from router.errors import GatewayError, RequestTimeout, Unavailable
 from router.proxy.body import too_large
 from router.proxy.call import Call
-from router.proxy.headers import request_id
+from router.proxy.headers import REQUEST_ID, new_id, request_id
 from router.server.door import DirectDoor
 from router.server.head import NOTED, judge, measure, measure_bytes, odd, without_offer
 from router.server.limits import DEFAULT, LINGER_BYTES, MOST_AHEAD, Limits, Patience, Stage, spare
@@ -35,6 +35,7 @@ KEEP_DISCARDING = 4
 """Times the limit that is read of a body that is refused: a client cut off while it sends never sees the answer."""
 
 CLOSE = (b"connection", b"close")
+SPECIAL = NOTED | {REQUEST_ID}
 BETWEEN, HEAD, BODY = range(3)
 """Which part of a message is being read."""
 
@@ -73,8 +74,10 @@ class DirectProtocol(HttpToolsProtocol):
     """The number of the message whose head came in several reads ..."""
     _head_bytes = 0
     """... and how many bytes of it came after the first."""
-    _host = (b"", b"")
-    """The one that was found to be good."""
+    _plain: list[tuple[bytes, bytes]] | None = None
+    """The noted headers of a request that was found to be good: another with the same needs no judging."""
+    _named = b""
+    """The id of the request being read, if its client has given it one."""
     _offered = False
     """The request offers to speak another protocol: it is read once more, without the offer."""
     _hung_up = False
@@ -113,13 +116,17 @@ class DirectProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._noted = []
+        self._named = b""
         self._reading = None
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in NOTED:
-            self._noted.append((name, value))
+        if name in SPECIAL:
+            if name == REQUEST_ID:
+                self._named = self._named or value
+            else:
+                self._noted.append((name, value))
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -127,7 +134,7 @@ class DirectProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.keep_alive:
             raise _Over
         noted, encoded = self._noted, False
-        if len(noted) != 1 or noted[0] != self._host:
+        if noted != self._plain:
             encoded = self._judge()
         url, headers, limits = self.url, self.headers, self.limits
         if (
@@ -143,22 +150,20 @@ class DirectProtocol(HttpToolsProtocol):
         way, parser = self._way, self.parser
         if way is None:
             self._way = way = getattr(self.app, "short_way", None)
-        path, _, query = url.partition(b"?")
-        serve = way.serve.get(path) if way is not None and not encoded else None
+        found = way.find(url) if way is not None and not encoded else None
         free = cycle is None or cycle.response_complete
-        if serve is None or not free or parser.get_method() != b"POST" or (query and b"#" in query):
+        if way is None or found is None or not free or parser.get_method() != b"POST":
             self._become_asgi()
             return
-        assert way is not None
         self._refusal = way.guard(headers)
         if self._refusal is not None and self.expect_100_continue:
             raise self._refusal  # its body need not come
         self._part = BODY
-        modern = parser.get_http_version() == "1.1"
-        keep = modern and parser.should_keep_alive() and not self.leaving
-        self._door = self._reading = door = DirectDoor(self, way.buffered, modern, keep)
-        self._serve = serve
-        self._path = path.decode("latin-1")
+        keep = parser.should_keep_alive()
+        modern = (keep and len(noted) == 1) or parser.get_http_version() == "1.1"  # 1.0 would have to say keep-alive
+        self._door = self._reading = door = DirectDoor(self, way.buffered, modern, keep and modern and not self.leaving)
+        self._path, self._serve = found
+        self._identity = self._named or new_id()  # here, for a trailer gives none
         self._head = headers
         self.headers = []  # a trailer is no header
         self._body: list[bytes] = []
@@ -203,7 +208,7 @@ class DirectProtocol(HttpToolsProtocol):
             return
         whole = b"".join(self._body)
         self._body = []
-        call = Call("POST", self._path, self.url, self._head, whole, door, time.monotonic())
+        call = Call("POST", self._path, self.url, self._head, whole, door, time.monotonic(), self._identity)
         try:
             task = self._serve(call)
         except Exception:
@@ -232,8 +237,7 @@ class DirectProtocol(HttpToolsProtocol):
     def _judge(self) -> bool:
         """Whether the body is encoded. Raises ``InvalidRequest``."""
         reading = judge(self._noted, self.parser.get_http_version())
-        if reading.host is not None:
-            self._host = reading.host
+        self._plain = self._noted if reading.plain else None
         self.expect_100_continue = reading.expects
         self._offered = reading.offers and self.parser.should_upgrade()
         return reading.encoded
@@ -298,7 +302,7 @@ class DirectProtocol(HttpToolsProtocol):
     def _answer(self, error: GatewayError) -> None:
         """Through the door of the request being read."""
         assert self._reading is not None
-        headers, body = envelope.answer(error, self._path, request_id(self._head))
+        headers, body = envelope.answer(error, self._path, self._identity)
         self._reading.refuse(error.status, headers, body)
 
     def _write_error(self, error: GatewayError) -> None:

@@ -65,7 +65,9 @@ class ModelTraffic:
         self.last_activity = now = self.now()
         self.total += 1
         self.in_flight += 1
-        self.second(now)[REQUESTS] += 1.0
+        if now >= self._second_over:
+            self._next_second(now)
+        self._amounts[REQUESTS] += 1.0
         return Tracked(self, arrived)
 
     def rate(self, window: float) -> float:
@@ -99,13 +101,6 @@ class ModelTraffic:
             since = self.last_activity
         return max(0.0, self._monitor.clock() - since)
 
-    def second(self, now: float) -> list[float]:
-        """What to add to, in each of ``SERIES``, for what happens ``now``."""
-        if now >= self._second_over:
-            self._pour()
-            self._second, self._second_over = now, now // 1 + 1
-        return self._amounts
-
     @property
     def statuses(self) -> Mapping[str, int]:
         """How many answers of each class there were, of those that there were."""
@@ -117,6 +112,10 @@ class ModelTraffic:
         if self.last_activity is None:
             return None
         return self._monitor.wall() - (self._monitor.clock() - self.last_activity)
+
+    def _next_second(self, now: float) -> None:
+        self._pour()
+        self._second, self._second_over = now, now // 1 + 1
 
     def _pour(self) -> None:
         amounts = [(series, amount) for series, amount in enumerate(self._amounts) if amount]
@@ -174,7 +173,9 @@ class Tracked:
         traffic.outcomes[outcome] += 1
         traffic.by_class[status // 100] += 1
         traffic.latency.add(duration)
-        amounts = traffic.second(now)
+        if now >= traffic._second_over:
+            traffic._next_second(now)
+        amounts = traffic._amounts
         amounts[DURATION] += duration
         if outcome is SUCCESS:
             amounts[SUCCESSFUL] += 1.0
