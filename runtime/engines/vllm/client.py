@@ -68,14 +68,12 @@ class VllmEngine:
     async def is_asleep(self) -> bool | None:
         path = "/is_sleeping"
         answer = await self._control.look(path)
-        self._dev_mode = answer.status != 404
-        if not self._dev_mode:
-            return None
         asleep = answer.field("is_sleeping") if answer.status < 400 else None
-        if not isinstance(asleep, bool):
-            status = answer.status if answer.status >= 400 else 502
-            raise EngineRefused(self._control.name, f"GET {path}", status, answer.body[:500].decode(errors="replace"))
-        return asleep
+        if answer.status >= 400 and answer.status != 404:
+            problem = answer.body[:500].decode(errors="replace")
+            raise EngineRefused(self._control.name, f"GET {path}", answer.status, problem)
+        self._dev_mode = isinstance(asleep, bool)  # or it is no vLLM, and answers everything with something
+        return asleep if isinstance(asleep, bool) else None
 
     async def look(self) -> Sight:
         # Whether it sleeps is asked of the engine behind the server: what can tell that is up.

@@ -162,6 +162,12 @@ def by_path(**answers: bytes) -> Script:
             [Sight(True), Sight(True)],
             ["/is_sleeping", "/health", "/health"],
         ),
+        (  # no vLLM, but something that has one answer to everything
+            "vllm",
+            lambda _: NOT_FOUND.replace(b"404 Not Found", b"200 OK"),
+            [Sight(True), Sight(True)],
+            ["/is_sleeping", "/health", "/health"],
+        ),
         ("vllm", by_path(is_sleeping=BROKEN, health=BROKEN), [Sight(False)], ["/is_sleeping", "/health"]),
         ("vllm", by_path(is_sleeping=BROKEN, health=EMPTY), [Sight(True)], ["/is_sleeping", "/health"]),
         ("vllm", lambda _: b"", [Sight(False)], ["/is_sleeping"]),
