@@ -24,9 +24,10 @@ from router.errors import GatewayError, RequestTimeout, Unavailable
 from router.proxy.body import too_large
 from router.proxy.call import Call
 from router.proxy.headers import REQUEST_ID, new_id, request_id
+from router.server.deaf import Deaf
 from router.server.door import DirectDoor
 from router.server.head import NOTED, judge, measure, measure_bytes, odd, without_offer
-from router.server.limits import DEFAULT, LINGER_BYTES, MOST_AHEAD, Limits, Patience, Stage, spare
+from router.server.limits import DEFAULT, MOST_AHEAD, Limits, Patience, Stage, spare
 from router.server.short_way import ShortWay
 
 log = logging.getLogger(__name__)
@@ -38,19 +39,6 @@ CLOSE = (b"connection", b"close")
 SPECIAL = NOTED | {REQUEST_ID}
 BETWEEN, HEAD, BODY = range(3)
 """Which part of a message is being read."""
-
-
-class _Deaf:
-    """In place of the parser: whatever still comes is no request, and a while of it is enough."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._size = 0
-
-    def feed_data(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > LINGER_BYTES:
-            self._transport.abort()
 
 
 class _Over(Exception):
@@ -329,7 +317,7 @@ class DirectProtocol(HttpToolsProtocol):
             self.transport.write_eof()
 
     def _read_no_more(self) -> None:
-        self.parser = _Deaf(self.transport)  # type: ignore[assignment]  # all of it that is used from here on
+        self.parser = Deaf(self.transport)  # type: ignore[assignment]  # all of it that is used from here on
 
     # -- the transport -------------------------------------------------------------------------------------------
 
