@@ -158,10 +158,14 @@ def event_of(body: bytes, path: str) -> bytes:
     if not isinstance(found, dict):
         text = body[:1000].decode("utf-8", "replace")
         return event(BadUpstream(f"The engine answered: {text}", "engine_failed"), path)
+    inner = found.get("error")
+    told = inner if isinstance(inner, dict) else found
     if path.startswith("/v1/responses"):
-        inner = found.get("error")
-        told = inner if isinstance(inner, dict) else found
         found = {"type": "error", **{key: told.get(key) for key in ("code", "message", "param")}}
+    elif path.startswith(ANTHROPIC) and found.get("type") != "error":
+        found = {"type": "error", "error": {"type": "api_error", "message": str(told.get("message", found))}}
+    elif "error" not in found:
+        found = {"error": found}
     name = b"event: error\n" if path.startswith((ANTHROPIC, "/v1/responses")) else b""
     return name + b"data: " + _json(found) + b"\n\n"
 

@@ -9,7 +9,7 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.state import State
 from controller.residency import tenants
-from controller.residency.arbiter import Arbiter
+from controller.residency.arbiter import WAKEABLE, Arbiter
 from router.proxy.queue import Queue
 
 SOONEST = 1.0
@@ -48,23 +48,28 @@ class Outlooks:
         for state, cause in CAUSES.items():
             found = [one for one in replicas.instances if one.state is state]
             if found:
-                return Outlook(cause, seconds=min(map(_remaining, found)))
+                seconds = [left for one in found if (left := _remaining(one)) is not None]
+                return Outlook(cause, seconds=min(seconds, default=None))
         return self._in_line(model)
 
     def _in_line(self, model: str) -> Outlook:
         """It sleeps: it is to be woken, or waits until there is room for it."""
         instances = self._fleet.models[model].instances
-        asleep = [one for one in instances if one.state in (State.ASLEEP, State.FALLING_ASLEEP, State.STOPPED)]
+        asleep = [one for one in instances if one.state in WAKEABLE and not one.hold]
         seconds = min((tenants.wake_seconds(one) + one.remaining_sleep() for one in asleep), default=None)
         for position, entry in enumerate(self._arbiter.waiting, 1):
             if entry.model == model:
                 return Outlook(entry.why or "asleep", position, seconds)
-        return Outlook("asleep" if asleep else "not there", seconds=seconds)
+        if asleep:
+            return Outlook("asleep", seconds=seconds)
+        return Outlook(next((one.problem for one in instances if one.problem), "not there"))
 
 
 CAUSES = {State.WAKING: "being woken", State.STARTING: "being started", State.DRAINING: "about to make room"}
 
 
-def _remaining(instance: Instance) -> float:
+def _remaining(instance: Instance) -> float | None:
+    """None when it takes longer than it ever did."""
     spent = instance.clock() - instance.since if instance.state is not State.DRAINING else 0.0
-    return max(SOONEST, tenants.wake_seconds(instance) - spent)
+    left = tenants.wake_seconds(instance, spent) - spent
+    return max(SOONEST, left) if left > 0 else None

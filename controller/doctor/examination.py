@@ -28,6 +28,10 @@ VERSION_SECONDS = 30
 VERSION = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
 
 
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 class Examination(Operations):
     async def doctor(self) -> int:
         """1 when there is a problem."""
@@ -37,7 +41,7 @@ class Examination(Operations):
             say(self._out, str(finding))
         bad = sum(finding.level is Level.PROBLEM for finding in findings)
         worth = sum(finding.level is Level.WARNING for finding in findings)
-        say(self._out, f"\n{bad} problems, {worth} warnings")
+        say(self._out, f"\n{_number(bad, 'problem')}, {_number(worth, 'warning')}")
         return FAILED if bad else OK
 
     async def _facts(self) -> Facts:

@@ -22,7 +22,7 @@ def judge(config: Config, gpus: Mapping[int, int], memory: int) -> Iterator[Find
     for place in sorted({place for one in sized.values() for place in _of(one).awake}):
         if place in capacity:
             yield from _gpu(place, capacity[place], sized)
-    yield from _host(capacity[HOST], sized)
+    yield from _host(capacity[HOST], HOST in config.capacity, sized)
 
 
 def _declared(config: Config, gpus: Mapping[int, int], memory: int) -> Iterator[Finding]:
@@ -60,9 +60,12 @@ def _gpu(place: str, capacity: int, sized: Mapping[str, Instance]) -> Iterator[F
         yield Finding(Level.OK, about, f"{gib(begin)} of {gib(capacity)} at the start")
 
 
-def _host(capacity: int, sized: Mapping[str, Instance]) -> Iterator[Finding]:
+def _host(capacity: int, limited: bool, sized: Mapping[str, Instance]) -> Iterator[Finding]:
     asleep = total(_asleep(one) for one in sized.values()).get(HOST, 0)
-    if asleep > capacity:
+    if asleep > capacity and limited:
+        what = f"{gib(asleep)} of {gib(capacity)} when all sleep: some will sleep at level 2, and be slower to wake"
+        yield Finding(Level.OK, "memory of the host", what)
+    elif asleep > capacity:
         what = f"all asleep at level 1 take {gib(asleep)} of {gib(capacity)}"
         cure = "set host.memory_gib, so that some sleep at level 2, or sleep_manager.level: 2"
         yield Finding(Level.WARNING, "memory of the host", what, cure)

@@ -98,7 +98,7 @@ def decide(model: str, replicas: Sequence[View], now: float, deadline: float) ->
 
 def _held(model: str, replicas: Sequence[View]) -> Unavailable:
     """All of them are."""
-    start = "start it with POST /action/start or the launcher's --restart"
+    start = f"POST /action/start/{model}, or launch.py --restart NAME, starts it"
     given_up = next((view for view in replicas if view.hold is Hold.GIVEN_UP), None)
     if given_up is not None:
         return GivenUp(f"{model!r} has failed: {given_up.problem}; {start}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from controller.fleet.doubt import Doubt
-from controller.fleet.instance import Instance
+from controller.fleet.instance import WAKES_KEPT, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.keeper import Keeper, NoKeeper
 from controller.fleet.marks import Marks
@@ -37,8 +38,13 @@ class Wake:
 
     def end(self, instance: Instance) -> None:
         seconds = instance.clock() - self.began
-        instance.wake_seconds.append(seconds)
+        instance.wakes["ok"] += 1
+        instance.wake_seconds.setdefault(self.level, deque(maxlen=WAKES_KEPT)).append(seconds)
         instance.tell(Happened.WOKEN, cause=self.cause, seconds=seconds, level=self.level)
+
+    def fail(self, instance: Instance, problem: str) -> None:
+        instance.wakes["failed"] += 1
+        instance.tell(Happened.WAKE_FAILED, cause=self.cause, detail=problem)
 
 
 def _alone() -> bool:
@@ -118,8 +124,13 @@ class Finding:
             self._wake.end(self.instance)
             self._wake = None
 
+    def _wake_failed(self, problem: str) -> None:
+        if self._wake is not None:
+            self._wake.fail(self.instance, problem)
+            self._wake = None
+
     def _fails(self, problem: str, gone: bool) -> None:
-        self._wake = None
+        self._wake_failed(problem)
         held = self.instance.hold is Hold.GIVEN_UP
         self.instance.enter_failed(self.instance.problem if held else problem)
         if gone:

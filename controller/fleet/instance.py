@@ -101,7 +101,7 @@ class Instance:
         self.hold = Hold.NONE
         self.attended = False  # somebody sees to it when its process has ended
         self.silent_since: float | None = None  # it has held requests and done nothing
-        self.wake_seconds: deque[float] = deque(maxlen=WAKES_KEPT)
+        self.wake_seconds: dict[int, deque[float]] = {}  # of its last wakes, by the level it slept at; 0: starts
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
         self._farewell: Drain | None = None  # out of the configuration

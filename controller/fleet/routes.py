@@ -79,6 +79,11 @@ class Replicas:
         if (transitions := self._transitions.get(instance)) is not None:
             transitions.observe_soon()
 
+    async def find_out(self, instance: Instance) -> None:
+        """Find out whether it is still there; what was found is seen in its state."""
+        if (transitions := self._transitions.get(instance)) is not None:
+            await transitions.observe_now()
+
     def try_acquire(self, among: Sequence[Instance], choose: Choose) -> Instance | None:
         """Count a request in on one of ``among`` that is ready; None when none is. The caller ``end``s what it gets."""
         ready = self._ready if among is self.instances else self.ready(among)

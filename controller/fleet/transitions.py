@@ -225,14 +225,11 @@ class Transitions(Finding):
     async def _end_of_wake(self, asleep: bool | None, failure: EngineError | None, mark: SleepMark) -> None:
         instance = self.instance
         if asleep is False:
-            instance.wakes["ok"] += 1
             await self._marks.clear()
             await self._let_in(woken=True)
             return
-        instance.wakes["failed"] += 1
         problem = str(failure) if failure else f"{instance.name!r} still says that it sleeps"
-        instance.tell(Happened.WAKE_FAILED, cause=self._wake.cause if self._wake else "", detail=problem)
-        self._wake = None
+        self._wake_failed(problem)
         if asleep is None:
             instance.enter_failed(problem)
         else:
@@ -303,9 +300,7 @@ class Transitions(Finding):
         try:
             await self.keeper.start(instance.name)
         except TransitionRefused as refused:
-            self._wake = None
-            instance.wakes["failed"] += 1
-            instance.tell(Happened.WAKE_FAILED, cause=cause, detail=str(refused))
+            self._wake_failed(str(refused))
             instance.enter_asleep_again(str(refused), State.STOPPED)
             raise
 
@@ -322,6 +317,10 @@ class Transitions(Finding):
     def observe_soon(self) -> None:
         """Look at it now, without waiting."""
         self._flights.start("observe", self.observe)
+
+    async def observe_now(self) -> None:
+        """Look at it, or wait for whoever does."""
+        await self._flights.join("observe", self.observe)
 
     async def observe(self) -> None:
         """Look at an instance that is ready or asleep, and correct the record if the engine says otherwise."""

@@ -75,7 +75,7 @@ class Launcher:
         """Bring ``units`` up. One that fails does not stop the others. ``asked``: for each of them by its name."""
         seen = await self._survey.seen(units, await self._launches.all())
         decisions = {unit.name: plan.decide(unit, seen[unit.name], asked=asked) for unit in units}
-        ordered = plan.order(units, decisions)
+        ordered = plan.order(units, [name for name, one in decisions.items() if one.step is Step.WAIT])
         ended = {unit.name: asyncio.Event() for unit in units}
         self._frontend_ended = ended.get(FRONTEND)
         pace = Pace(self._config.launch_delay_seconds)

@@ -119,6 +119,8 @@ class Operations:
         seconds = self._config.launch.stop_timeout_seconds
         left = await close_sessions(self._tmux, strays, panes, seconds, self._out) if strays else []
         left += await self._end(lost)
+        for name in sorted(lost):
+            say(self._out, f"{name}: ended")
         return FAILED if left or any(problems.values()) else OK
 
     async def status(self) -> int:

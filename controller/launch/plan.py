@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -118,16 +118,16 @@ def changes(runs: Start, wanted: Start) -> tuple[str, ...]:
     return tuple(found)
 
 
-def order(units: Sequence[Unit], decisions: Mapping[str, Decision]) -> tuple[Unit, ...]:
+def order(units: Sequence[Unit], loading: Collection[str] = ()) -> tuple[Unit, ...]:
     """The order in which they are seen to.
 
-    The frontend; those that are loading already; those that are to sleep, for they need the room only now; the others.
+    The frontend; those that are ``loading`` already; those to sleep, for they need the room only now; the others.
     """
 
     def rank(unit: Unit) -> int:
         if unit.instance is None:
             return 0
-        if decisions[unit.name].step is Step.WAIT:
+        if unit.name in loading:
             return 1
         return 2 if unit.instance.start == "asleep" else 3
 

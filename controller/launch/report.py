@@ -74,12 +74,13 @@ def check(console: Console, config: Config, units: Sequence[Unit]) -> None:
     for instance in config.instances:
         if not instance.launched:
             say(console, f"\n{instance.name}: {instance.model}, runs already at {instance.spec.base_url}; not launched")
-    for unit in units:
+    ordered = plan.order(units)
+    for unit in ordered:
         say(console, f"\n{unit.name}: {unit.what} at {unit.url}, tmux session {unit.session}, log {unit.log}")
         if unit.instance is not None:
             _additions(console, unit.instance)
             _sleep(console, unit.instance)
-        if waits := plan.before(unit, units):
+        if waits := plan.before(unit, ordered):
             say(console, f"  starts when {', '.join(waits)} came up or failed: it may share a GPU")
     for warning in openness(config):
         say(console, f"\n{warning}")
@@ -129,5 +130,9 @@ def _additions(console: Console, instance: Instance) -> None:
 
 def _sleep(console: Console, instance: Instance) -> None:
     sleep = instance.sleep
+    if instance.start == "asleep":
+        say(console, "  is put to sleep when it is ready, before the next one starts")
+    elif instance.start == "stopped":
+        say(console, "  is not started: its first request starts it")
     if sleep.auto_sleep_enabled:
         say(console, f"  sleeps after {sleep.idle_threshold_seconds:g} s without a request")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import chain
 from statistics import median
 
 from controller.config.model import Config
@@ -63,12 +64,18 @@ def levels(instance: Instance) -> Mapping[int, Memory]:
     return {level: footprint.at(level) for level in possible}
 
 
-def wake_seconds(instance: Instance) -> float:
-    """As its last wakes took; before there was one, by its size."""
-    if instance.wake_seconds:
-        return median(instance.wake_seconds)
+def wake_seconds(instance: Instance, spent: float = 0.0) -> float:
+    """As its last wakes took that lasted longer than ``spent``, from where it is if there were any.
+
+    By its size before there was one; ``spent`` if none has ever taken so long.
+    """
+    starts = instance.state in (State.STOPPED, State.STARTING)
+    level = 0 if starts else instance.level or instance.config.sleep.level
+    known = instance.wake_seconds.get(level) or ([] if starts else list(chain(*instance.wake_seconds.values())))
+    if known:
+        return median([seconds for seconds in known if seconds > spent] or [spent])
     size = sum(footprint_of(instance).awake.values())
-    return (START_SECONDS if instance.state is State.STOPPED else 1.0) + 0.1 * size / GIB
+    return max(spent, (START_SECONDS if starts else 1.0) + 0.1 * size / GIB)
 
 
 def resident(

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from controller.fleet.errors import DeadlinePassed
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Choose, Route
+from controller.fleet.state import State
 from router import envelope
 from router.errors import GatewayError, ModelNotFound
 from router.outlook import Outlooks
@@ -162,25 +163,36 @@ class Pipeline:
                 if flight.started:
                     _broke_off(flight, failed)
                     return
-                if not self._goes_elsewhere(flight, failed):
+                if not await self._goes_on(flight, failed):
                     raise upstream_error(failed) from failed
                 error = None
 
-    def _goes_elsewhere(self, flight: Flight, error: UpstreamError) -> bool:
+    async def _goes_on(self, flight: Flight, error: UpstreamError) -> bool:
         """Leave the instance that failed, and go on to another replica if it may. That one may have to wake."""
         gone, replicas = flight.instance, flight.route.replicas
         assert gone is not None
         if isinstance(error, Stopped):
             return False
         gone.failed(str(error))
-        if isinstance(error, ConnectFailed | Dropped):
+        lost = isinstance(error, ConnectFailed | Dropped)
+        if lost:
             replicas.look_at(gone)
         others = flight.route.without(flight.candidates, gone)
         if isinstance(error, Refused):  # a busy model is no reason to wake
             others = tuple(replicas.ready(others))
         flight.leave()
         flight.candidates = others
-        return bool(others) and flight.attempts.may_go_on(error)
+        if not flight.attempts.may_go_on(error):
+            return False
+        return bool(others) or (lost and await self._is_down(flight, gone))
+
+    async def _is_down(self, flight: Flight, gone: Instance) -> bool:
+        """Whether nobody is left to ask, and somebody sees to that: then it waits, as a request does that comes now."""
+        if not gone.attended:
+            return False
+        await flight.route.replicas.find_out(gone)
+        flight.candidates = flight.route.instances
+        return gone.state is not State.READY
 
     async def _enter(self, flight: Flight) -> None:
         queue, call, tracked = flight.queue, flight.call, flight.tracked

@@ -65,7 +65,7 @@ def number(request: Request, query: Query, *, above: float, at_most: float) -> f
         value = int(text) if query.kind == "integer" else float(text)
     except ValueError:
         wanted = "a whole number" if query.kind == "integer" else "a number"
-        raise _invalid(query, f"must be {wanted} of seconds, not {text[:50]!r}") from None
+        raise _invalid(query, f"must be {wanted}, not {text[:50]!r}") from None
     if not above < value <= at_most or math.isinf(value):
         bound = f" and at most {at_most:g}" if at_most != float("inf") else ""
         least = "at least 0" if above < 0 else f"more than {above:g}"

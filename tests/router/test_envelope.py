@@ -11,6 +11,10 @@ from router import envelope, errors
 from runtime.engines import base as engines
 from state.database import StateError
 
+ERROR = {"type": "error"}
+BARE = {**ERROR, "error": {"type": "api_error", "message": "m"}}
+TYPED = {**ERROR, "error": {"type": "t"}}
+
 
 def leaves(base: type[Exception]) -> list[type[Exception]]:
     found = [base] if not base.__subclasses__() else []
@@ -71,6 +75,23 @@ def test_events_are_one_event(path: str) -> None:
     *names, data = event.rstrip("\n").split("\n")
     assert names in ([], ["event: error"])
     assert "broke" in json.dumps(json.loads(data.removeprefix("data: ")))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/v1/messages", {"error": {"message": "m", "code": 3}}, BARE),
+        ("/v1/messages", {"object": "error", "message": "m"}, BARE),
+        ("/v1/messages", TYPED, TYPED),
+        ("/v1/completions", {"error": {"message": "m"}}, {"error": {"message": "m"}}),
+        ("/v1/completions", {"object": "error", "message": "m"}, {"error": {"object": "error", "message": "m"}}),
+        ("/v1/responses", {"object": "error", "message": "m"}, {**ERROR, "code": None, "message": "m", "param": None}),
+    ],
+)
+def test_an_engines_error_is_told_as_the_protocol_has_it(path: str, body: object, told: object) -> None:
+    """Engines answer in one shape whatever the path, and not all in the same."""
+    event = envelope.event_of(json.dumps(body).encode(), path)
+    assert json.loads(event[event.index(b"{") :]) == told
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/v1/responses"])

@@ -68,11 +68,20 @@ def test_the_machine(workplace: Workplace, facts: dict[str, Any], level: Level, 
         ([model("a", 79), model("b", 1, start="asleep")], Level.OK, "80 GiB of 80 GiB"),
         ([model("a", 79), model("b", start="stopped")], Level.WARNING, "the others 2 GiB asleep: more than 80 GiB"),
         ([model("a", 40), model("b", 40)], Level.WARNING, "all asleep at level 1 take 80 GiB of 64 GiB"),
+        ([model("a"), model("b")], Level.OK, "memory of the host: 60 GiB of 64 GiB when all sleep"),
     ],
 )
 def test_memory(workplace: Workplace, models: list[dict[str, Any]], level: Level, what: str) -> None:
     workplace.write(*models, **CARD)
     assert any(what in one for one in told(workplace, WELL)[level]), told(workplace, WELL)
+
+
+def test_a_host_with_a_limit_is_no_reason_to_worry(workplace: Workplace) -> None:
+    """Some sleep at level 2 then: nobody is told to set what is set."""
+    workplace.write(model("a", 40), model("b", 40), **CARD, host={"memory_gib": 50})
+    found = told(workplace, WELL)
+    assert any("80 GiB of 50 GiB when all sleep: some will sleep at level 2" in one for one in found[Level.OK])
+    assert not any("host" in one for one in found[Level.WARNING])
 
 
 @pytest.mark.parametrize(

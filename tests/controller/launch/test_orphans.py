@@ -63,6 +63,7 @@ def test_what_the_file_has_lost_is_named_and_ended(workplace: Workplace, tmp_pat
         workplace.status()
         assert "old: the YAML does not have it any more" in workplace.output
         assert workplace.stop("old") == 0
+        assert "old: ended" in workplace.output
         assert lost.wait(5) != 0
     finally:
         lost.kill()

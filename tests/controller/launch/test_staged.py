@@ -31,6 +31,9 @@ def test_each_sleeps_before_the_next_is_started(workplace: Workplace) -> None:
         sim("rare", "stopped"),
         gpus={0: {"memory_gib": 40}},
     )
+    assert workplace.check() == 0
+    assert "is put to sleep when it is ready" in workplace.output
+    assert "starts when one, two came up or failed" in workplace.output
     assert workplace.up() == 0, workplace.output
     steps = [line for line in workplace.output.splitlines() if line.split(": ")[-1].split(",")[0] in STEPS]
     told = [tuple(line.split(",")[0].split(": ")) for line in steps]

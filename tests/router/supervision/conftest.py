@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ async def kept(workplace: Workplace, *, up: bool = True) -> AsyncIterator[Kept]:
     ):
         async with gateway_of(workplace.config(), {}) as gateway:
             yield Kept(gateway, workplace)
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    """Blocks, so that nothing here notices in the meantime."""
+    while runs(pid):
+        time.sleep(0.01)
 
 
 def runs(pid: int) -> bool:

@@ -30,7 +30,13 @@ async def test_stopped_over_the_api_it_stays_so_across_a_restart_of_the_gateway(
     async with kept(workplace, up=False) as fleet:
         refused = await fleet.gateway.complete("a")
         assert code_of(refused) == (503, "model_stopped")
-        assert "the API" in refused.text
+        assert "the API" in refused.text and "/action/start/a" in refused.text
+        status = (await fleet.gateway.client.get("/model/sleep/status")).json()["models"]["a"]
+        assert status["outlook"] == {
+            "cause": "no process of it runs (stopped by the API)",
+            "position": None,
+            "expected_seconds": None,
+        }
         assert code_of(await fleet.act("wakeup", "a")) == (409, "not_possible")
         started = await fleet.act("start", "a")
         assert started.status_code == 200, started.text
@@ -56,7 +62,10 @@ async def test_the_launchers_stop_is_obeyed_and_its_restart_too(workplace: Workp
     """Beside a gateway that runs: what it stops is not started, what it starts is served."""
     workplace.write(sim("a"), sleep_manager=QUICK)
     async with kept(workplace) as fleet:
+        await until(lambda: fleet.gateway.instance("a").attended)
+        text_of(await fleet.gateway.complete("a"))
         assert await fleet.launch("stop", "a") == 0
+        assert code_of(await fleet.gateway.complete("a")) == (503, "model_stopped")
         await until(lambda: fleet.gateway.instance("a").hold is Hold.BY_HAND)
         refused = await fleet.gateway.complete("a")
         assert code_of(refused) == (503, "model_stopped")

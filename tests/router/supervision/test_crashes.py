@@ -12,7 +12,7 @@ from controller.fleet.state import Hold, State
 from controller.supervisor import policy, supervisor
 from tests.controller.launch.conftest import Workplace
 from tests.router.gateway import code_of, text_of, until
-from tests.router.supervision.conftest import kept, sim
+from tests.router.supervision.conftest import kept, sim, wait_for_the_end_of
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +30,7 @@ async def test_a_killed_engine_is_back_and_requests_wait_for_it(workplace: Workp
             await fleet.is_("a", State.STOPPED, State.STARTING)
             assert text_of(await fleet.gateway.complete("a"))
             assert fleet.pid("a") != before
+            assert fleet.gateway.instance("a").wakes == {"ok": 1}
             assert [one for one in fleet.events("a") if one in ("crashed", "started", "ready")] == [
                 "ready",
                 "crashed",
@@ -42,6 +43,19 @@ async def test_a_killed_engine_is_back_and_requests_wait_for_it(workplace: Workp
             assert await fleet.launch("up") == 0
             assert "runs already" in workplace.output
             assert "differs" not in workplace.output
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_who_finds_it_dead_first_waits_for_it_too(workplace: Workplace, connected: bool) -> None:
+    """The gateway has had no time to notice, and has a connection to it or not."""
+    workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        await until(lambda: fleet.gateway.instance("a").attended)
+        if connected:
+            text_of(await fleet.gateway.complete("a"))
+        wait_for_the_end_of(fleet.kill("a"))
+        assert text_of(await fleet.gateway.complete("a"))
+        assert "crashed" in fleet.events("a")
 
 
 async def test_a_replica_serves_while_the_other_is_started_again(workplace: Workplace) -> None:
@@ -64,6 +78,7 @@ async def test_one_that_dies_again_and_again_is_given_up_until_somebody_starts_i
             await until(lambda: fleet.gateway.instance("a").hold is Hold.GIVEN_UP)
             assert fleet.gateway.state("a") is State.FAILED
             assert fleet.events("a").count("crashed") == 2
+            assert fleet.gateway.instance("a").wakes == {"failed": 1}
             refused = await fleet.gateway.complete("a")
             assert code_of(refused) == (503, "model_failed")
             assert "exit status 3" in refused.text
