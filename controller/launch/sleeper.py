@@ -59,6 +59,7 @@ class Sleeper:
             return False
 
     async def _ask_the_gateway(self, instance: Instance) -> None:
+        await self._have_it_admitted(instance)
         url = f"{self._url}/action/sleep/{quote(instance.name)}"
         deadline = time.monotonic() + NOTICE_SECONDS
         seconds = instance.sleep.drain_timeout_seconds + CALL_SECONDS
@@ -74,6 +75,13 @@ class Sleeper:
             if not unnoticed or time.monotonic() > deadline:
                 raise StaysAwake(str(error.get("message")))
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _have_it_admitted(self, instance: Instance) -> None:
+        """It may be out of service yet, because it is started anew."""
+        try:
+            await self._client.post(f"{self._url}/admin/admit/{quote(instance.name)}", headers=self._headers)
+        except httpx2.HTTPError as failed:
+            raise StaysAwake(f"the gateway does not answer: {failed}") from failed
 
     async def _tell_the_engine(self, instance: Instance) -> None:
         engine = KINDS[instance.spec.kind].connect(instance.spec, self._client, instance.sleep.wake_timeout_seconds)

@@ -56,6 +56,15 @@ class Gateway:
         params = {"seconds": f"{seconds:g}"}
         await self._call("POST", f"/admin/drain/{quote(name)}", params, seconds + CALL_SECONDS)
 
+    async def has_room(self, name: str) -> bool:
+        """Whether what is held where this one is fits; one that is out of service counts as awake."""
+        found = await self._call("GET", "/residency")
+        try:
+            held, places = found["instances"][name]["held"], found["places"]
+            return all(places[place]["free"] >= 0 for place in held if place in places)
+        except (LookupError, TypeError):
+            raise NoGateway(f"what answers at {self.url} is no gateway of this version") from None
+
     async def admit(self, name: str) -> None:
         await self._call("POST", f"/admin/admit/{quote(name)}")
 

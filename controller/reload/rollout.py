@@ -21,6 +21,8 @@ from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused, NoGa
 KEY_SECONDS = 10.0
 """For which a gateway that was told to take another key is asked with it."""
 
+ROOM_POLL_SECONDS = 0.1
+
 Close = Callable[[Pane], Awaitable[str | None]]
 """Ends the session of something that the YAML has no more; why it could not, if so."""
 
@@ -128,14 +130,17 @@ class Rollout:
 
     async def _start_anew(self, unit: Unit) -> None:
         assert unit.instance is not None
-        if not await self._drained(unit.name, unit.instance.sleep.drain_timeout_seconds):
+        seconds = unit.instance.sleep.drain_timeout_seconds
+        if not await self._drained(unit.name, seconds):
             return
         try:
             problem = (await self._launcher.stop([unit]))[unit.name]
             if problem is not None:
                 self.failures[unit.name] = problem
-                return
-            await self.start([unit])
+            elif await self._has_room(unit.name, seconds):
+                await self.start([unit])
+            else:
+                self._tell(f"{unit.name}: there is no room for it now; its next request starts it")
         finally:
             await self._admitted(unit.name)
 
@@ -149,6 +154,18 @@ class Rollout:
         except GatewayRefused as refused:
             self.failures[name] = str(refused)
             return False
+        return True
+
+    async def _has_room(self, name: str, seconds: float) -> bool:
+        """One that slept takes more memory as it starts: others that are idle leave for it, if they do in time."""
+        deadline = time.monotonic() + seconds
+        try:
+            while not await self._gateway.has_room(name):
+                if time.monotonic() > deadline:
+                    return False
+                await asyncio.sleep(ROOM_POLL_SECONDS)
+        except (NoGateway, GatewayRefused) as silent:
+            self._tell(f"{name}: {silent}")
         return True
 
     async def _admitted(self, name: str) -> None:

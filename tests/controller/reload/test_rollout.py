@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx2
+import pytest
 from rich.console import Console
 
 from controller.launch.plan import Seen
@@ -35,8 +36,8 @@ class Place:
         self.router = {"enable_router": True, "router_port": free_port()}
         self.url = f"http://127.0.0.1:{self.router['router_port']}"
 
-    def write(self, *instances: dict[str, Any], residency: dict[str, Any] | None = None, **router: Any) -> None:
-        self.workplace.write(*instances, router={**self.router, **router}, residency=residency or {})
+    def write(self, *instances: dict[str, Any], sections: dict[str, Any] | None = None, **router: Any) -> None:
+        self.workplace.write(*instances, router={**self.router, **router}, **(sections or {}))
 
     def started_at(self) -> float:
         found: float = httpx2.get(f"{self.url}/get_server_info", trust_env=False).json()["started_at"]
@@ -122,6 +123,37 @@ def test_only_what_must_is_started_anew_and_no_request_fails(workplace: Workplac
     assert "nothing has changed" in place.do("plan")[1]
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplace, pinned: bool) -> None:
+    """An idle one leaves for it, and it sleeps again; if nobody may leave, its next request is to start it."""
+    place = Place(workplace)
+    models = [sim(name, name, free_port(), gpus=[0], memory_gib=30) for name in "abc"]
+    sections = {
+        "gpus": {0: {"memory_gib": 64}},
+        "residency": {"min_awake_seconds": 0},
+        "sleep_manager": {"drain_timeout_seconds": 1, "min_sleep_duration": 0},
+        "models": {name: {"pinned": pinned} for name in "ab"},
+    }
+    models[2]["start"] = "asleep"
+    place.write(*models, sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    place.write(*models[:2], {**models[2], "env": {"NEW": "1"}}, sections=sections)
+    code, shown = place.do("reload")
+    assert code == 0, shown
+    with httpx2.Client(trust_env=False) as client:
+        found = client.get(f"{place.url}/residency").json()
+    assert found["places"]["gpu0"]["free"] >= 0
+    states = sorted(one["state"] for one in found["instances"].values())
+    if pinned:
+        assert "c: there is no room for it now; its next request starts it" in shown
+        assert states == ["ready", "ready", "stopped"]
+        assert set(place.pids()) == {"frontend", "a", "b"}
+    else:
+        assert "c: asleep" in shown
+        assert (found["instances"]["c"]["state"], states) == ("asleep", ["asleep", "asleep", "ready"])
+    assert "nothing has changed" in place.do("plan")[1]
+
+
 def test_the_gateway_is_started_anew_and_no_request_fails(workplace: Workplace) -> None:
     """``--restart frontend``: its session and its engines stay; a YAML that it cannot start with changes nothing."""
     place = Place(workplace)
@@ -134,7 +166,7 @@ def test_the_gateway_is_started_anew_and_no_request_fails(workplace: Workplace) 
     assert (code, failed) == (0, []), shown
     assert place.pids() == before
     assert place.started_at() > started
-    place.write(only, residency={"max_wait_seconds": 9})
+    place.write(only, sections={"residency": {"max_wait_seconds": 9}})
     assert "residency.max_wait_seconds: 15 -> 9 (when" in place.do("plan")[1]
     started = place.started_at()
     assert place.do("reload")[0] == 0
