@@ -218,6 +218,7 @@ class Instance:
 
     def enter_asleep(self, mark: SleepMark) -> None:
         self._remember(mark)
+        self.hold = Hold.NONE
         log.info("%s is asleep (level %d, %s)", self.name, mark.level, mark.cause)
         self._enter(State.ASLEEP)
 

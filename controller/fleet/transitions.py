@@ -18,7 +18,7 @@ from controller.fleet.journal import Happened
 from controller.fleet.origin import Origin
 from controller.fleet.scales import Scales, no_scales
 from controller.fleet.single_flight import SingleFlight
-from controller.fleet.state import Hold, State
+from controller.fleet.state import AWAKE, SLEEPING, Hold, State
 from runtime.engines.base import EngineError, NotSupported
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
@@ -180,16 +180,17 @@ class Transitions(Finding):
     # -- wake ----------------------------------------------------------------------------------------------------
 
     async def wake(self, cause: str) -> None:
-        """Wake it; nothing happens if it is awake. Raises ``EngineFailed`` or ``NotPossible``."""
+        """Wake it; nothing happens if it is awake. Raises ``EngineFailed`` or ``NotPossible``.
+
+        A drain that is firm comes to its end first.
+        """
         instance = self.instance
-        if instance.state is State.DRAINING:
+        if instance.state is State.DRAINING and not instance.firm:
             instance.call_off()
         if instance.state is State.READY:
             return
-        if instance.state not in (State.ASLEEP, State.FALLING_ASLEEP, State.WAKING, State.STOPPED):
+        if instance.state not in AWAKE | SLEEPING | {State.STOPPED}:
             raise NotPossible(f"{instance.name!r} is {instance.state}: {instance.problem}")
-        if instance.hold:
-            raise NotPossible(f"{instance.name!r} is stopped: {instance.problem}; start it first")
         await self._flights.join("wake", lambda: self._wake_up(cause))
 
     def wake_soon(self, cause: str) -> None:
@@ -199,7 +200,9 @@ class Transitions(Finding):
     async def _wake_up(self, cause: str) -> None:
         instance = self.instance
         async with self._lock:
-            if instance.state is State.STOPPED and not instance.hold:
+            if instance.state is State.STOPPED:
+                if instance.hold:
+                    raise NotPossible(f"{instance.name!r} is stopped: {instance.problem}; start it first")
                 await self._start_up(cause)
             if instance.state is not State.ASLEEP:
                 return

@@ -31,7 +31,7 @@ SPARED_SECONDS = 0.5
 """How long one that could not leave is left in peace; after a drain in vain, for as long as that took."""
 
 SUM_SECONDS = 1.0
-"""How long an idle model may be overlooked where more is held than there is."""
+"""How long it may be overlooked, while nobody waits, that more is awake than should be."""
 
 AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING})
 """States in which nobody else of the model has to be woken."""
@@ -54,7 +54,7 @@ class Arbiter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._sum: asyncio.TimerHandle | None = None
+        self._later: asyncio.TimerHandle | None = None
         fleet.welcome(self._take_in)
 
     @property
@@ -64,11 +64,12 @@ class Arbiter:
     def _take_in(self, one: Transitions) -> None:
         """Also those that take no part: they may be measured yet, or be given figures."""
         one.instance.watchers.append(self._look_soon)
-        one.instance.on_idle = self._idled
+        one.instance.on_idle = self._look_soon
         one.depth = self.sleep_level
+        self._look_soon()
 
     async def aclose(self) -> None:
-        for handle in (self._due, self._timer, self._sum):
+        for handle in (self._due, self._timer, self._later):
             if handle is not None:
                 handle.cancel()
         for task in self._tasks:
@@ -104,7 +105,8 @@ class Arbiter:
         return False
 
     async def wake(self, instance: Instance, cause: str) -> None:
-        if not tenants.is_managed(instance, self.config) or instance.state not in WAKEABLE:
+        leaves = instance.state in WAKEABLE or (instance.state is State.DRAINING and instance.firm)
+        if not tenants.is_managed(instance, self.config) or not leaves:
             await self._fleet.transitions[instance.name].wake(cause)
             return
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -154,44 +156,47 @@ class Arbiter:
 
     # -- looking and deciding ------------------------------------------------------------------------------------
 
-    def _idled(self) -> None:
-        """One that has nothing left in flight could leave. That is so after nearly every request: while nobody waits
-        for room, the books are made once in a while only.
-        """
-        if self._line:
-            self._look_soon()
-        elif self._sum is None:
-            self._sum = asyncio.get_running_loop().call_later(SUM_SECONDS, self._look_after_all)
-
-    def _look_after_all(self) -> None:
-        self._sum = None
-        self._look_soon()
-
     def _look_soon(self) -> None:
-        if self._due is None and (self._line or self._overdrawn()):
-            self._due = asyncio.get_running_loop().call_soon(self._look)
+        """An instance has changed, or could leave now, which is so after nearly every request: looking costs the more
+        the larger the fleet is. So it is done once for all that happens in one round of the loop; while nobody waits,
+        once in a while.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._line:
+            self._later = self._later or loop.call_later(SUM_SECONDS, self._look)
+        elif self._due is None:
+            self._due = loop.call_soon(self._look)
 
     def _look(self) -> None:
-        self._due = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in (self._due, self._timer, self._later):
+            if handle is not None:
+                handle.cancel()
+        self._due = self._timer = self._later = None
         self._answer()
         there = [entry for entry in self._line.firsts() if entry.model in self._fleet.models]
         wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
         asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
-        if not asked and not self._overdrawn():
+        books = self.books()
+        if not asked and not books.is_overdrawn and not self._clash():
             return
-        outcome = decide(self.books(), self._residents(), asked, self._rules())
+        outcome = decide(books, self._residents(), asked, self._rules())
         for step in outcome.steps:
             self._act(step, wishes)
         again = min(outcome.again, *(until - self._now() for until in self._spared.values()), NEVER)
         if again < NEVER:
             self._timer = asyncio.get_running_loop().call_later(max(again, 0.01), self._look)
 
-    def _overdrawn(self) -> bool:
-        """Whether more is held than there is."""
-        return any(size < 0 for size in self.books().free.values())
+    def _clash(self) -> bool:
+        """Whether models are awake together that may not be."""
+        rivals = self.config.rivals
+        return any(self._has_rival(model) for model in rivals if self._is_ready(model))
+
+    def _has_rival(self, model: str) -> bool:
+        return any(self._is_ready(other) for other in self.config.rivals.get(model, ()))
+
+    def _is_ready(self, model: str) -> bool:
+        replicas = self._fleet.models.get(model)
+        return replicas is not None and any(one.state is State.READY for one in replicas.instances)
 
     def _is_served(self, entry: Waiting) -> bool:
         return any((one.state in AT_WORK and not one.firm) or one.name in self._granted for one in entry.among)
@@ -262,7 +267,7 @@ class Arbiter:
                 continue
             if one.state is State.READY:
                 self._tell(entry, None)
-            elif one.state not in WAKEABLE | AT_WORK | {State.STARTING}:
+            elif one.hold or one.state not in WAKEABLE | AT_WORK | {State.STARTING}:
                 self._tell(entry, NotPossible(f"{one.name!r} is {one.state}: {one.problem}"))
 
     def _tell(self, entry: Waiting, failure: FleetError | None) -> None:
@@ -303,13 +308,13 @@ class Arbiter:
         instance = transitions.instance
         patience = instance.config.sleep.drain_timeout_seconds if step.firmly else LINGER_SECONDS
         began = self._now()
-        instance.tell(Happened.EVICTED, cause=step.model or "more is held than there is", level=step.level)
+        instance.tell(Happened.EVICTED, cause=step.cause, level=step.level)
         try:
             await transitions.sleep(
                 EVICTED, patience, step.level, wanted=lambda: self._still(step, instance), firm=step.firmly
             )
         except FleetError as refused:
-            log.info("%s did not leave for %s: %s", instance.name, step.model, refused)
+            log.info("%s did not leave (%s): %s", instance.name, step.cause, refused)
             self._spared[step.name] = self._now() + max(SPARED_SECONDS, self._now() - began)
         finally:
             self._leaving.pop(step.name, None)
@@ -322,8 +327,11 @@ class Arbiter:
         return step.firmly or (instance.in_flight == 0 and self._fleet.models[instance.config.model].waiting == 0)
 
     def _is_wanted(self, step: Evict) -> bool:
+        if step.rival:
+            one = self._fleet.instances.get(step.name)
+            return one is not None and self._has_rival(one.config.model)
         if not step.model:
-            return self._overdrawn()
+            return self.books().is_overdrawn
         return any(entry.model == step.model for entry in self._line.entries)
 
     def _call_off(self) -> None:

@@ -49,3 +49,7 @@ class Books:
         """Below 0 where more is held than there is, as when somebody else woke an engine."""
         used = self.used
         return {place: size - used.get(place, 0) for place, size in self.capacity.items()}
+
+    @property
+    def is_overdrawn(self) -> bool:
+        return any(size < 0 for size in self.free.values())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from controller.residency.books import Books
 from controller.residency.memory import Memory, gib, lacks, minus, total
-from controller.residency.victims import choose
+from controller.residency.victims import Candidate, choose, helps
 
 NEVER = float("inf")
 
@@ -73,13 +73,21 @@ class Admit:
 class Evict:
     """Put ``name`` to sleep at ``level`` for ``model``. ``firmly``: a request for it does not call that off.
 
-    ``model`` is empty when more is held than there is, as when engines were started by hand.
+    ``model`` is empty where nobody waits, as when engines were woken by hand: then it is because of ``rival``, which is
+    awake and may not be with it, or because more is held than there is.
     """
 
     name: str
     level: int
     model: str
     firmly: bool
+    rival: str = ""
+
+    @property
+    def cause(self) -> str:
+        if self.rival:
+            return f"{self.rival} is awake, and one of them may be"
+        return self.model or "more is held than there is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,7 @@ class Outcome:
 def decide(books: Books, residents: Sequence[Resident], wishes: Sequence[Wish], rules: Rules) -> Outcome:
     """``wishes``: first come first. ``residents``: all that hold memory, the wished-for included."""
     room = _Room(books, residents, rules)
-    steps: list[Step] = [*room.relieve()]
+    steps: list[Step] = [*room.part(), *room.relieve()]
     for wish in wishes:
         steps += room.serve(wish)
     return Outcome(tuple(steps), room.again)
@@ -133,26 +141,26 @@ class _Room:
             if one.leaving is not None:
                 self._leave(one, one.leaving)
 
+    def part(self) -> list[Evict]:
+        """Who leaves because others are awake with which they may not be: all but one, if they are idle."""
+        steps = []
+        grouped = [one for one in self._residents.values() if one.settled and one.model in self._rules.groups]
+        for one in sorted((one for one in grouped if one.name not in self._leaving), key=_worth):
+            rivals = [other for other in self._rivals(one.model) if other.settled and other.name not in self._leaving]
+            if rivals and self._may_leave(one, busy=False):
+                steps.append(self._evict(one, "", firmly=False, rival=rivals[0].name))
+        return steps
+
     def relieve(self) -> list[Evict]:
-        """Who leaves because more is held than there is: as many as are idle and make it fit."""
+        """Who leaves because more is held than there is; all that are idle where they are not enough."""
         left = total((self._free, self._coming))
         missing = {place: -left[place] for place in self._books.capacity if left.get(place, 0) < 0}
         if not missing:
             return []
-        steps = []
-        for one in sorted(self._residents.values(), key=_worth):
-            frees = self._frees(one) if one.awake and one.asleep else {}
-            if any(frees.get(place, 0) > 0 for place in missing) and self._can_go(one):
-                level = self._level(one)
-                self._leave(one, level)
-                steps.append(Evict(one.name, level, "", firmly=False))
-                missing = lacks(missing, frees)
-                if not missing:
-                    break
-        return steps
-
-    def _can_go(self, one: Resident) -> bool:
-        return one.name not in self._leaving and self._may_leave(one, busy=False)
+        candidates = [one for one in self._candidates(busy=False) if helps(missing, one)]
+        found = choose(missing, candidates)
+        leaving = [one for _, _, one in candidates] if found is None else found
+        return [self._evict(one, "", firmly=False) for one in leaving]
 
     def serve(self, wish: Wish) -> list[Step]:
         reasons = {name: self._never(wish, name) for name in wish.needs}
@@ -173,13 +181,9 @@ class _Room:
             self._take(wish, possible[0])
             return [Wait(wish.model, self._why(wish))]
         victims, name = min(plans, key=lambda plan: sum(_worth(one) for one in plan[0]))
-        steps: list[Step] = []
-        for one in victims:
-            level = self._level(one)
-            self._leave(one, level)
-            steps.append(Evict(one.name, level, wish.model, firmly=aged))
+        steps = [self._evict(one, wish.model, firmly=aged) for one in victims]
         self._take(wish, name)
-        return steps or [Wait(wish.model, self._why(wish))]
+        return [*steps] or [Wait(wish.model, self._why(wish))]
 
     # -- what fits -----------------------------------------------------------------------------------------------
 
@@ -193,13 +197,18 @@ class _Room:
     def _rivals(self, model: str) -> list[Resident]:
         """Who may not be awake with it, and is."""
         others = self._rules.groups.get(model, frozenset())
-        return [one for one in self._residents.values() if one.awake and one.model in others]
+        return [one for one in self._residents.values() if one.awake and one.model in others] if others else []
 
     def _take(self, wish: Wish, name: str) -> None:
         """Keep for it what it needs, also while others must leave first."""
         taken = {place: size for place, size in self._more(name, wish.needs[name]).items() if size > 0}
         self._free = minus(self._free, taken)
         self._residents[name] = replace(self._residents[name], awake=True, settled=False)
+
+    def _evict(self, one: Resident, model: str, *, firmly: bool, rival: str = "") -> Evict:
+        level = self._level(one)
+        self._leave(one, level)
+        return Evict(one.name, level, model, firmly, rival)
 
     def _leave(self, one: Resident, level: int) -> None:
         """What it gives back is on its way; what it takes elsewhere, in the host, is taken from now on."""
@@ -220,13 +229,12 @@ class _Room:
         missing = lacks(self._more(name, wish.needs[name]), free)
         if not missing:
             return rivals
-        candidates = [
-            (_worth(one), self._frees(one), one)
-            for one in self._residents.values()
-            if one not in rivals and one.name not in self._leaving and self._may_leave(one, busy)
-        ]
-        found = choose(missing, candidates)
+        found = choose(missing, [one for one in self._candidates(busy) if one[2] not in rivals])
         return None if found is None else rivals + found
+
+    def _candidates(self, busy: bool) -> list[Candidate[Resident]]:
+        staying = (one for one in self._residents.values() if one.name not in self._leaving)
+        return [(_worth(one), self._frees(one), one) for one in staying if self._may_leave(one, busy)]
 
     def _may_leave(self, one: Resident, busy: bool) -> bool:
         if not one.awake or not one.settled or one.pinned or not one.asleep or not (one.idle or busy):

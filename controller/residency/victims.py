@@ -19,7 +19,7 @@ MOST = 24
 
 def choose(missing: Memory, candidates: Sequence[Candidate[T]]) -> list[T] | None:
     """Who leaves so that ``missing`` is free; None when not even all of them are enough."""
-    useful = sorted((one for one in candidates if _helps(missing, one)), key=lambda one: one[0])
+    useful = sorted((one for one in candidates if helps(missing, one)), key=lambda one: one[0])
     if lacks(missing, _freed(missing, useful)):
         return None
     best = _prune(missing, useful)
@@ -51,7 +51,7 @@ def _without_one(missing: Memory, leaving: Sequence[Candidate[T]]) -> list[Candi
     return None
 
 
-def _helps(missing: Memory, one: Candidate[T]) -> bool:
+def helps(missing: Memory, one: Candidate[T]) -> bool:
     return any(one[1].get(place, 0) > 0 for place in missing)
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from controller.fleet.errors import EngineFailed, NotPossible
 from controller.fleet.instance import LAST_RETRY
-from controller.fleet.state import State
+from controller.fleet.keeper import NoKeeper
+from controller.fleet.state import Hold, State
 from state.sleep_marks import Phase, SleepMark
 from tests.controller.fleet.stage import Stage, late, refused, unreachable
+from tests.router.gateway import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 DIED = {"died: released while busy", "died: resumed while awake"}
@@ -52,6 +54,38 @@ async def test_wake_while_it_falls_asleep() -> None:
     await asyncio.gather(sleeping, waking)
     assert stage.state is State.READY
     assert not stage.engine.asleep and not DIED & set(stage.happened)
+
+
+class OurOwn(NoKeeper):
+    """Processes that end, and start, when they are told."""
+
+    def can(self, name: str) -> bool:
+        return True
+
+    async def start(self, name: str) -> None: ...
+
+    async def stop(self, name: str) -> None: ...
+
+
+@pytest.mark.parametrize("hold", [Hold.NONE, Hold.BY_HAND])
+async def test_wake_while_it_drains_to_be_stopped(hold: Hold) -> None:
+    """It is stopped first. Then it is started again, unless it was stopped by hand."""
+    stage = Stage()
+    stage.transitions.keeper = OurOwn()
+    stage.instance.begin()
+    stopping = asyncio.create_task(stage.transitions.stop("manual", 5, hold))
+    await until(lambda: stage.state is State.DRAINING)
+    waking = asyncio.create_task(stage.transitions.wake("manual"))
+    await asyncio.sleep(0)
+    assert stage.state is State.DRAINING
+    stage.instance.end()
+    await stopping
+    if hold:
+        with pytest.raises(NotPossible, match="start it first"):
+            await waking
+    else:
+        await waking
+    assert stage.state is (State.STOPPED if hold else State.STARTING)
 
 
 async def test_wake_while_it_drains() -> None:

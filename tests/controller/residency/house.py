@@ -379,8 +379,8 @@ class House:
             clock = self.loop.time
             self.fleet = Fleet(self.config, connect, self.marks, NoLaunches(), clock, clock)
         self._open = contextlib.AsyncExitStack()
-        await self._open.enter_async_context(self.fleet.watched())
         self.arbiter = await self._open.enter_async_context(arbitrated(self.fleet))
+        await self._open.enter_async_context(self.fleet.watched())
 
     # -- what happens in it --------------------------------------------------------------------------------------
 

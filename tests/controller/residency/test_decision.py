@@ -122,6 +122,33 @@ def test_of_an_exclusive_group_one_is_awake() -> None:
     assert steps[0] == Admit("b", "b") and isinstance(steps[1], Wait)
 
 
+def test_of_an_exclusive_group_that_is_awake_all_the_same_one_stays() -> None:
+    """The one that was used last, whoever is busy, and whoever is pinned. Nobody leaves for one that leaves itself."""
+    names = frozenset("abc")
+    groups = {name: names - {name} for name in names}
+    a, b, c = (awake(name, 1, idle_seconds=float(age)) for age, name in zip((30, 20, 10), "abc", strict=True))
+    steps = at({}, a, b, c, wishes=[], groups=groups).steps
+    assert steps == (Evict("a", 1, "", False, "b"), Evict("b", 1, "", False, "c"))
+    busy = awake("a", 1, idle=False)
+    assert at({}, busy, b, wishes=[], groups=groups).steps == (Evict("b", 1, "", False, "a"),)
+    assert at({}, awake("a", 1, pinned=True), c, wishes=[], groups=groups).steps == (Evict("c", 1, "", False, "a"),)
+    for staying in (busy, awake("a", 1, leaving=1), awake("a", 1, settled=False), asleep("a"), awake("d", 1)):
+        assert at({}, staying, awake("b", 1, idle=False), wishes=[], groups=groups).steps == ()
+    young = at({}, awake("a", 1, awake_seconds=4.0), awake("b", 1, awake_seconds=7.0), wishes=[], groups=groups)
+    assert (young.steps, young.again) == ((), 3.0)
+
+
+def test_who_leaves_a_group_makes_room_too() -> None:
+    groups = {"a": frozenset("b"), "b": frozenset("a")}
+    residents = awake("a", 30), awake("b", 30, idle_seconds=10.0), awake("c", 30)
+    assert at(gpu(80), *residents, wishes=[], groups=groups).steps == (Evict("a", 1, "", False, "b"),)
+
+
+def test_where_more_is_held_than_there_is_nobody_leaves_for_nothing() -> None:
+    residents = awake("small", 5, idle_seconds=900.0), awake("large", 40), awake("busy", 60, idle=False)
+    assert at(gpu(80), *residents, wishes=[]).steps == (Evict("large", 1, "", False),)
+
+
 def test_where_more_is_held_than_there_is_the_idle_leave_until_it_fits() -> None:
     residents = [awake(name, 30, idle_seconds=float(age)) for age, name in enumerate("abcd", 10)]
     residents[3] = awake("d", 30, idle=False)

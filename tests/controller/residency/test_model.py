@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from controller.fleet.errors import FleetError
 from controller.fleet.instance import EVICTED
-from controller.residency.memory import total
+from controller.fleet.state import State
+from controller.residency.memory import HOST, total
 from tests.controller.fleet.stage import Held
 from tests.controller.residency.house import Client, House, tenant
 
@@ -182,6 +183,7 @@ class Fleet(RuleBasedStateMachine):
             return
         try:
             self._calm_down()
+            self._promises_hold_again()
             self._everybody_has_an_end()
             self._everything_works()
         finally:
@@ -205,6 +207,12 @@ class Fleet(RuleBasedStateMachine):
             engine.steps.let_all_go()
         while self.held:
             self.held.pop().go.set()
+
+    def _promises_hold_again(self) -> None:
+        """Whatever was woken or started at the engines themselves."""
+        assert [place for place in self.house.over() if place != HOST] == []
+        awake = {one.config.model for one in self.house.fleet.instances.values() if one.state is State.READY}
+        assert [model for model, rivals in self.house.config.rivals.items() if model in awake and awake & rivals] == []
 
     def _everybody_has_an_end(self) -> None:
         assert [one.outcomes for one in self.house.clients if len(one.outcomes) != 1] == []

@@ -311,6 +311,102 @@ def test_one_that_goes_down_while_it_is_waited_for(house: House) -> None:
     busy.finish()
 
 
+def test_a_wake_by_hand_does_not_take_the_room_back_that_is_being_made(house: House) -> None:
+    """It waits for its turn: who waited for that room is served, and then it is woken again."""
+    busy = house.ask("a")
+    cold = house.ask("b", lasts=1.0)
+    house.loop.pass_time(3)
+    assert house.state("a") is State.DRAINING
+    waking = house.wake("a")
+    house.settle()
+    assert (house.state("a"), waking.done()) == (State.DRAINING, False)
+    busy.finish()
+    house.loop.pass_time(0.5)
+    assert (cold.phase, house.state("a"), waking.done()) == ("in flight", State.ASLEEP, False)
+    house.loop.pass_time(5)
+    house.check()
+    assert served(busy, cold) and house.awake == {"a"}
+    assert waking.done() and waking.exception() is None
+
+
+def test_a_wake_by_hand_where_room_could_not_be_made(house: House) -> None:
+    """It never stopped serving, so it is awake."""
+    busy = house.ask("a")
+    house.ask("b", seconds=3)
+    house.loop.pass_time(2.5)
+    assert house.state("a") is State.DRAINING
+    waking = house.wake("a")
+    house.loop.pass_time(2)
+    assert waking.done() and waking.exception() is None
+    assert house.state("a") is State.READY and busy.phase == "in flight"
+
+
+# -- more awake than should be -----------------------------------------------------------------------------------
+
+EITHER = {"either": {"members": ["a", "b"], "exclusive": True}}
+
+
+def somebody_wakes(house: House, name: str) -> None:
+    """At the engine itself; the fleet sees it at its next look."""
+    house.engines[name].asleep, house.engines[name].astray = False, True
+
+
+def why_left(house: House) -> list[tuple[str, str]]:
+    return [(event.instance, event.cause) for event in house.told if event.what is Happened.EVICTED]
+
+
+def test_two_of_an_exclusive_group_found_awake(build: Build) -> None:
+    """At the start. One of them leaves as soon as it may, and the other one serves on."""
+    house = build([tenant("a", 20), tenant("b", 20)], ROOM_FOR_ONE, groups=EITHER)
+    for engine in house.engines.values():
+        engine.astray = True
+    house.loop.pass_time(5)
+    house.check()
+    assert len(house.awake) == 1
+    ((left, cause),) = why_left(house)
+    assert cause == f"{({'a', 'b'} - {left}).pop()} is awake, and one of them may be"
+
+
+def test_one_of_an_exclusive_group_woken_from_outside(build: Build) -> None:
+    """Beside one that is busy. The idle one leaves; its next request waits for the other one."""
+    house = build([tenant("a", 20), tenant("b", 20)], ROOM_FOR_ONE, groups=EITHER, asleep=["b"])
+    busy = house.ask("a")
+    somebody_wakes(house, "b")
+    house.loop.pass_time(15)
+    house.check()
+    assert house.awake == {"a"} and why_left(house) == [("b", "a is awake, and one of them may be")]
+    busy.finish()
+    assert served(ask_and_wait(house, "b"))
+
+
+def test_who_is_asked_while_it_leaves_its_group_serves_first(build: Build) -> None:
+    """It is not drained for nobody: a request calls that off, and it leaves once it is idle."""
+    house = build([tenant("a", 20), tenant("b", 20)], ROOM_FOR_ONE, groups=EITHER, asleep=["b"])
+    busy = house.ask("a")
+    somebody_wakes(house, "b")
+    held = house.engines["b"].hold("busy")
+    house.loop.pass_time(15)
+    assert held.reached.is_set() and house.state("b") is State.DRAINING
+    asking = house.ask("b", lasts=1.0)
+    house.settle()
+    held.go.set()
+    house.loop.pass_time(0.5)
+    assert asking.phase == "in flight"
+    house.loop.pass_time(10)
+    assert served(asking) and busy.phase == "in flight" and house.awake == {"a"}
+
+
+def test_more_is_woken_from_outside_than_fits(house: House) -> None:
+    """It is put right, and told."""
+    house.engines["a"].astray = True
+    somebody_wakes(house, "b")
+    house.loop.pass_time(15)
+    house.check()
+    assert house.over() == {} and len(house.awake) == 1
+    ((_, cause),) = why_left(house)
+    assert cause == "more is held than there is"
+
+
 # -- a gateway that is killed ------------------------------------------------------------------------------------
 
 
