@@ -12,7 +12,7 @@ from controller.config.model import Instance as InstanceConfig
 from controller.fleet.admission import View
 from controller.fleet.circuit import Breaker
 from controller.fleet.journal import Happened, Journal
-from controller.fleet.state import Hold, State
+from controller.fleet.state import AWAKE, Hold, State
 from controller.residency.footprint import Footprint
 from runtime.engines.base import Engine
 from state.sleep_marks import SleepMark
@@ -342,6 +342,8 @@ class Instance:
             return
         self.looked_at = self.clock()
         self.gone = False
+        if state not in AWAKE:
+            self.silent_since = None
         if state is not State.DRAINING and self._drain is not None:
             self._drain.called_off = True
             self._drain.changed.set()

@@ -73,6 +73,8 @@ class Watcher:
 
     async def look(self) -> None:
         """Look once. Raises nothing."""
+        if self._instance.state not in AWAKE:
+            self._silence = Silence()
         try:
             if self._transitions.under_way:
                 return

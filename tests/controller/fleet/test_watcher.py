@@ -77,6 +77,25 @@ async def test_one_that_does_not_tell_is_given_longer(stage: Stage, clock: Clock
     assert circuit(stage) is Circuit.OPEN
 
 
+async def test_the_next_process_is_not_blamed_for_the_silence_of_the_one_before(stage: Stage, clock: Clock) -> None:
+    watcher, instance = watcher_of(stage), stage.instance
+    instance.begin()
+    for _ in range(3):
+        await watcher.look()
+        clock.now += HUNG_SECONDS
+    assert instance.silent_since is not None
+    instance.end()
+    instance.enter_stopped("hung")
+    assert instance.silent_since is None
+    await watcher.look()
+    instance.enter_ready()
+    instance.begin()
+    for _ in range(2):
+        await watcher.look()
+        assert instance.silent_since is None
+        clock.now += HUNG_SECONDS / 2
+
+
 async def test_an_open_circuit_rests_until_a_look_finds_it_healthy(stage: Stage, clock: Clock) -> None:
     watcher, instance = watcher_of(stage), stage.instance
     for _ in range(FAILURES):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from unittest import mock
 
+import httpx2
 import psutil
 import pytest
 
@@ -110,13 +111,17 @@ async def test_what_the_file_does_not_want_restarted_stays_dead(workplace: Workp
 
 async def test_a_hung_one_is_replaced(workplace: Workplace) -> None:
     """It lives, has a request and does nothing: its process is ended, and a new one serves."""
-    workplace.write(sim("a", more="""--fault '{"hang": {"times": 1}}'"""), sleep_manager=ASLEEP_AT_ONCE)
+    workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
     async with kept(workplace) as fleet:
         hung = fleet.pid("a")
+        url = fleet.gateway.instance("a").config.spec.base_url
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            (await client.post(f"{url}/sim/faults", json={"hang": {}})).raise_for_status()
         lost = asyncio.create_task(fleet.gateway.complete("a"))
         await until(lambda: fleet.gateway.instance("a").in_flight == 1)
         fleet.gateway.instance("a").silent_since = fleet.gateway.instance("a").clock() - policy.SILENT_SECONDS - 1
         await until(lambda: "hung" in fleet.events("a"))
         await until(lambda: fleet.gateway.state("a") is State.READY)
         assert fleet.pid("a") != hung
-        await lost
+        assert fleet.gateway.instance("a").silent_since is None  # or the new one would be taken for hung, too
+        assert text_of(await lost)  # its answer had not begun
