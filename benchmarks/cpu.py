@@ -56,9 +56,20 @@ def tree(root: int, parent_of: dict[int, int]) -> set[int]:
 
 
 def cpu_seconds(root: int, proc: Path = PROC) -> float:
-    """User and system time of the tree, in seconds, to the kernel's tick (10 ms)."""
-    stats = (_stat(proc / str(pid)) for pid in tree(root, parents(proc)))
-    return sum(int(fields[11]) + int(fields[12]) for fields in stats if fields is not None) / TICK
+    """User and system time of the tree, in seconds: to the nanosecond where the kernel keeps that, else to its tick."""
+    return sum(_cpu_of(proc / str(pid)) for pid in tree(root, parents(proc)))
+
+
+def _cpu_of(folder: Path) -> float:
+    try:
+        return sum(int(file.read_text().split()[0]) for file in folder.glob("task/*/schedstat")) / 1e9 or _ticks(folder)
+    except OSError:
+        return _ticks(folder)  # a thread has ended meanwhile
+
+
+def _ticks(folder: Path) -> float:
+    fields = _stat(folder)
+    return (int(fields[11]) + int(fields[12])) / TICK if fields is not None else 0.0
 
 
 def resident_bytes(root: int, proc: Path = PROC) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 
@@ -19,7 +18,7 @@ class Histogram:
     """Seconds. Bucket ``i`` holds what is at most ``edge(i)`` and more than ``edge(i - 1)``."""
 
     def __init__(self) -> None:
-        self._counts = array("Q", bytes(8 * BUCKETS))
+        self._counts = [0] * BUCKETS
         self.count = 0
         self.sum = 0.0
 

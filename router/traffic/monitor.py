@@ -140,7 +140,8 @@ class Tracked:
         self.arrived = arrived
 
     def first_token(self) -> None:
-        self._traffic.ttft.add(max(0.0, self._traffic.now() - self.arrived))
+        seconds = self._traffic.now() - self.arrived
+        self._traffic.ttft.add(seconds if seconds > 0.0 else 0.0)
 
     def wait_begins(self) -> float:
         """It has to wait for a model that is not ready. Returns what ``wait_ends`` wants."""
