@@ -48,6 +48,10 @@ class Door(Protocol):
     def pass_on(self, chunk: bytes, frame: bytes) -> None:
         """Write a piece in the middle. ``frame``: it as an HTTP chunk, if that is how it came."""
 
+    @property
+    def straight(self) -> Callable[[bytes], object] | None:
+        """What an HTTP chunk can be written to as it came, with nothing in between. Raises ``RuntimeError`` perhaps."""
+
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer, unless one has begun."""
 
@@ -66,6 +70,8 @@ class Door(Protocol):
 
 class AsgiDoor:
     """Through ``send`` and ``receive``. Its writing is done by whoever awaits ``finish`` or ``flush``."""
+
+    straight = None
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.paused = False

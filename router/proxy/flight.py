@@ -192,6 +192,13 @@ class Flight:
         if self._stream:
             self._first_piece()
         self._pass_on(chunk, frame)
+        self._step_aside(upstream)
+
+    def _step_aside(self, upstream: Upstream) -> None:
+        """Of what follows nothing need be known before its end."""
+        write = self.call.door.straight
+        if write is not None:
+            upstream.straighten(self._keep, write)
 
     def _flow(self, upstream: Upstream, door: Door, first: bytes) -> None:
         """More is to come. What it needs is looked up once."""

@@ -76,6 +76,10 @@ class OpenedDoor:
         else:
             self._inner.pass_on(chunk, frame)
 
+    @property
+    def straight(self) -> Callable[[bytes], object] | None:
+        return None if self._failing else self._inner.straight
+
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         if not self._body:
             self._tell(body)

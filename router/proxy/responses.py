@@ -90,6 +90,10 @@ class Creation(Flight):
         self._look_for_id(chunk)
         super().more(upstream, chunk, frame)
 
+    def _step_aside(self, upstream: Upstream) -> None:
+        if self._makers is None:
+            super()._step_aside(upstream)
+
     def _look_for_id(self, chunk: bytes) -> None:
         if self._makers is None or self.instance is None:
             return

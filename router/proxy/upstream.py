@@ -14,6 +14,7 @@ UpstreamError
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -76,11 +77,13 @@ class Upstream(asyncio.Protocol):
         "_framed",
         "_fresh",
         "_head_done",
+        "_keep",
         "_parser",
         "_paused",
         "_sink",
         "_told",
         "_transport",
+        "_write",
         "body_begun",
         "complete",
         "headers",
@@ -109,6 +112,8 @@ class Upstream(asyncio.Protocol):
         self._told = False
         self._fresh = False
         self._sink: Sink | None = None
+        self._keep: Callable[[bytes], None] = _nowhere
+        self._write: Callable[[bytes], object] | None = None  # where whole chunks go, past the sink
         self._parser: Any = httptools.HttpResponseParser(self)
 
     # -- the exchange --------------------------------------------------------------------------------------------
@@ -124,7 +129,7 @@ class Upstream(asyncio.Protocol):
         self._head_done = self._framed = self._chunked = self._told = self._between = False
         self.headers = []
         self._frame_bytes = 0
-        self._sink = sink
+        self._sink, self._write = sink, None
         self.last_byte = self.sent_at = monotonic()
         if len(body) < COPIED_BYTES:
             self._transport.write(head + body)
@@ -155,6 +160,11 @@ class Upstream(asyncio.Protocol):
         if not self.complete:
             self._sink = sink
 
+    def straighten(self, keep: Callable[[bytes], None], write: Callable[[bytes], object]) -> None:
+        """From here on a chunk that comes whole is given to ``keep``, and as it came to ``write``: past the sink."""
+        if self._sink is not None:
+            self._keep, self._write = keep, write
+
     def fail(self, error: UpstreamError) -> None:
         """Give up on the answer."""
         sink, self._sink = self._sink, None
@@ -164,7 +174,7 @@ class Upstream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now; an engine takes that as its client having left, and stops generating."""
-        self._sink = None
+        self._sink = self._write = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -176,14 +186,24 @@ class Upstream(asyncio.Protocol):
         transport.set_write_buffer_limits(0)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
-        size, sink = len(data), self._sink
-        if self._between and size < LIMIT and sink is not None:
+        size = len(data)
+        if self._between and size < LIMIT:
             cut, heads = SHAPES[size]
             head, chunk, end = cut(data)
             if head in heads and end == END:  # nearly every piece of a stream
-                self._fresh = self.body_begun = True
-                sink.more(self, chunk, data)
-                return
+                if self._write is not None:
+                    self._fresh = True
+                    try:
+                        self._write(data)
+                    except RuntimeError:  # it is closing, and has not said so yet: the sink finds out
+                        self._write = None
+                    else:
+                        self._keep(chunk)
+                        return
+                if self._sink is not None:
+                    self._fresh = self.body_begun = True
+                    self._sink.more(self, chunk, data)
+                    return
         if self.complete:
             self.abort()  # nothing was asked: whatever this is, no request may meet it
             return
@@ -296,3 +316,7 @@ class Upstream(asyncio.Protocol):
             return
         if not self._parser.should_keep_alive() or transport.get_write_buffer_size():
             transport.close()  # as it says; or it answered before it had the whole request, and may never read the rest
+
+
+def _nowhere(chunk: bytes) -> None:
+    pass

@@ -154,6 +154,11 @@ class DirectDoor:
             except RuntimeError:  # it is closing, and has not said so yet
                 self.left()
 
+    @property
+    def straight(self) -> Callable[[bytes], object] | None:
+        write: Callable[[bytes], object] = self._transport.write
+        return write if self._chunked and not self.disconnected else None
+
     def _send(self, data: bytes) -> None:
         try:
             self._transport.write(data)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.proxy.frame import LIMIT
+from router.proxy.upstream import Upstream
 from tests.router.proxy.wire import Connection, Taken
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -129,3 +130,50 @@ def test_what_looks_like_a_chunk_in_a_body_without_chunks_is_passed_on_as_it_is(
     taken = connection.ask([b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % head, FRAME, FRAME, FRAME])
     connection.lose()
     assert (taken.outcome, taken.body, taken.frames) == (None, 3 * FRAME, 0)
+
+
+class Aside(Taken):
+    """A sink that steps aside after the first chunk. ``closing``: what it is written to takes no more."""
+
+    closing = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[bytes] = []
+        self.written: list[bytes] = []
+
+    def more(self, upstream: Upstream, piece: bytes, frame: bytes) -> None:
+        super().more(upstream, piece, frame)
+        upstream.straighten(self.kept.append, self.write)
+
+    def write(self, frame: bytes) -> None:
+        if self.closing:
+            raise RuntimeError("the handler is closed")
+        self.written.append(frame)
+
+
+def test_past_a_sink_that_steps_aside_go_whole_chunks_alone() -> None:
+    """What comes in another way, and the end, it is told; and of the next answer all."""
+    connection, taken = Connection(), Aside()
+    connection.ask([CHUNKED, FRAME, FRAME, b"5\r\nhe", b"llo\r\n", FRAME, b"0\r\n\r\n"], taken)
+    assert (taken.kept, taken.written) == ([b"hello"] * 2, [FRAME] * 2)
+    assert (taken.body, taken.outcome) == (b"hello" * 2, None)
+    after = connection.ask([CHUNKED, FRAME, FRAME, b"0\r\n\r\n"])
+    assert (after.body, after.frames) == (b"hello" * 2, 2)
+
+
+def test_a_chunk_that_cannot_be_written_goes_to_the_sink() -> None:
+    """Which finds out why."""
+    connection, taken = Connection(), Aside()
+    connection.ask([CHUNKED, FRAME, FRAME], taken)
+    taken.closing = True
+    connection.upstream.data_received(FRAME)
+    assert (taken.kept, taken.body) == ([b"hello"], b"hello" * 2)
+
+
+def test_after_the_end_of_a_flight_nothing_goes_past_its_sink() -> None:
+    connection, taken = Connection(), Aside()
+    connection.ask([CHUNKED, FRAME, FRAME], taken)
+    connection.upstream.abort()
+    connection.upstream.data_received(FRAME)
+    assert taken.written == [FRAME]

@@ -74,9 +74,9 @@ class Connection:
         self.upstream = Upstream()
         self.upstream.connection_made(self.wire)  # type: ignore[arg-type]  # as much of one as is asked for
 
-    def ask(self, reads: Iterable[bytes]) -> Taken:
+    def ask(self, reads: Iterable[bytes], taken: Taken | None = None) -> Taken:
         """One request, and what is read for it until the connection is closed or no more comes."""
-        taken = Taken()
+        taken = taken or Taken()
         self.upstream.begin(b"", b"", taken)
         for data in reads:
             if data and not self.wire.closing:
