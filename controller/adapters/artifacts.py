@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from controller.adapters.credentials import Credentials
 from controller.adapters.delegate import Sidecar, fetch_by_any
@@ -16,13 +17,19 @@ from runtime.adapters import UnfitAdapter
 from runtime.downloads.credentials import Credentials as StoreCredentials
 from runtime.downloads.credentials import credentials_of
 from runtime.downloads.fetch import Artifact
+from runtime.downloads.progress import OnProgress, ignore
 from runtime.downloads.source import LocalSource, parse
 from runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Fetch = Callable[[str, Path, StoreCredentials], Awaitable[Artifact]]
-"""Makes a folder below the given one that holds what the source holds now. Raises ``DownloadError``."""
+
+class Fetch(Protocol):
+    """Makes a folder below ``root`` that holds what the source holds now. Raises ``DownloadError``."""
+
+    def __call__(
+        self, source: str, root: Path, credentials: StoreCredentials, *, on_progress: OnProgress
+    ) -> Awaitable[Artifact]: ...
 
 
 class Artifacts:
@@ -34,7 +41,9 @@ class Artifacts:
         self._credentials = credentials
         self._settings = settings
 
-    async def get(self, name: str, spec: AdapterSpec, sidecars: Sequence[Sidecar] = ()) -> str:
+    async def get(
+        self, name: str, spec: AdapterSpec, sidecars: Sequence[Sidecar] = (), on_progress: OnProgress = ignore
+    ) -> str:
         """The folder, whole: fetched by a sidecar if one is given. A path of this machine is used as it is.
 
         Raises ``DownloadError``, ``CredentialsUnusable``, and ``EngineError`` when no sidecar answers.
@@ -45,8 +54,9 @@ class Artifacts:
         given = await asyncio.to_thread(self._credentials.read, spec.secret) if spec.secret else {}
         root = self._folder / name
         if sidecars:
-            return await fetch_by_any(sidecars, spec.artifact_url, root, given)
-        artifact = await self._fetch(spec.artifact_url, root, credentials_of(given, self._settings))
+            return await fetch_by_any(sidecars, spec.artifact_url, root, given, on_progress)
+        keys = credentials_of(given, self._settings)
+        artifact = await self._fetch(spec.artifact_url, root, keys, on_progress=on_progress)
         return str(artifact.path)
 
     async def check(self, folder: str, bases: Sequence[str], max_rank: int | None) -> None:

@@ -68,3 +68,5 @@ def _apply(file: Path, config: Config, environment: Mapping[str, str], remote: R
         if not isinstance(manifest, SecretManifest):
             answer = remote.apply(manifest)
             say(f"modeladapter {manifest.name} applied ({answer['status']['phase']})")
+            if unused := manifest.spec.unused:
+                say(f"  additionalConfig: {', '.join(unused)}: without effect")

@@ -16,7 +16,7 @@ from controller.adapters.ground import Ground, key_set
 from controller.adapters.loading import Loading
 from controller.adapters.phases import Phase
 from controller.adapters.reconciler import Reconciler
-from controller.adapters.record import BY_API, BY_FILE, NORMAL, Record, restored
+from controller.adapters.record import BY_API, BY_FILE, NORMAL, WARNING, Record, restored
 from controller.adapters.spec import ALL, API_KEY, REDACTED, AdapterSpec
 from controller.adapters.steps import Do
 from controller.fleet.adapter_route import AdapterRoute
@@ -132,7 +132,7 @@ class AdapterController:
             raise UnknownBase(f"no instance serves the model {spec.base!r}; the models here are {known}")
         if record is None and self._taken(name):
             raise NameTaken(f"the name {name!r} leads to a model already")
-        spec = await self._with_key_kept(name, spec)
+        unused, spec = spec.unused, await self._with_key_kept(name, spec)
         if record is None:
             record = Record(name, origin, spec, AdapterRoute(name, replicas), self._ground.wall)
             record.begin()
@@ -141,7 +141,9 @@ class AdapterController:
             self._begin(record)
         else:
             self._change(record, spec, origin, replicas)
-            await self._reconciler.save(record)
+        if unused:
+            record.tell(WARNING, "ConfigIgnored", f"additionalConfig: {', '.join(unused)}: without effect")
+        await self._reconciler.save(record)
         record.kick()
         return record
 
@@ -188,6 +190,7 @@ class AdapterController:
 
     def _change(self, record: Record, spec: AdapterSpec, origin: str, replicas: Replicas) -> None:
         before, record.origin, record.spec = record.spec, origin, spec
+        record.looked_at = None
         record.forgive()
         if spec != before:
             record.generation += 1
@@ -210,10 +213,10 @@ class AdapterController:
         self._ground.fleet.routes[record.name] = record.route
 
     async def _with_key_kept(self, name: str, spec: AdapterSpec) -> AdapterSpec:
-        """Its ``api-key`` goes into the file of credentials: the database can be read by more."""
+        """Its ``api-key`` goes into the file of credentials, for the database can be read by more. Others are dropped."""
         key = spec.additional_config.get(API_KEY)
         if key is None:
-            return spec
+            return spec.model_copy(update={"additional_config": {}})
         if key != REDACTED:
             await asyncio.to_thread(self._ground.credentials.keep, key_set(name), {API_KEY: key})
         return spec.model_copy(update={"additional_config": {API_KEY: REDACTED}})

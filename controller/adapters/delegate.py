@@ -12,6 +12,7 @@ import httpx2
 from runtime.adapters import UnfitAdapter
 from runtime.downloads import errors as downloads
 from runtime.downloads.errors import DownloadError, SourceInvalid
+from runtime.downloads.progress import OnProgress, Progress, ignore
 from runtime.engines import base
 from runtime.engines.base import AdapterHost, AdapterSeen, EngineError, EngineRefused, EngineTimeout, EngineUnreachable
 from runtime.engines.control import Control
@@ -34,7 +35,9 @@ class Sidecar:
         self._control = control
         self._call_seconds = call_seconds + SPARE_SECONDS
 
-    async def fetch(self, source: str, root: Path, credentials: Mapping[str, str]) -> str:
+    async def fetch(
+        self, source: str, root: Path, credentials: Mapping[str, str], on_progress: OnProgress = ignore
+    ) -> str:
         """The folder below ``root`` with what the source holds now. When cancelled, nothing half is left.
 
         Raises ``DownloadError``, and ``EngineError`` when it does not answer. A second call joins the first, also
@@ -46,7 +49,7 @@ class Sidecar:
             raise self._not_begun(begun)
         job = f"/v1/jobs/{self._control.field(begun, 'job_id')}"
         try:
-            path = Path(str((await self._ended(job))["path"]))
+            path = Path(str((await self._ended(job, on_progress))["path"]))
         except asyncio.CancelledError:
             await self._call_off(job)
             raise
@@ -61,7 +64,7 @@ class Sidecar:
     async def unload(self, name: str) -> str:
         return await self._tell("/v1/lora_adapter/unload", {"lora_name": name, "lora_int_id": 0})
 
-    async def _ended(self, job: str) -> Mapping[str, Any]:
+    async def _ended(self, job: str, on_progress: OnProgress) -> Mapping[str, Any]:
         pause = FIRST_POLL_SECONDS
         while True:
             answer = await self._control.send("GET", job)
@@ -75,6 +78,7 @@ class Sidecar:
                 raise EngineUnreachable(self._control.name, f"GET {job}", "it has called the download off")
             if status != "running":
                 raise _failure(self._control.field(answer, "error"))
+            on_progress(Progress(**self._control.field(answer, "progress")))
             await asyncio.sleep(pause)
             pause = min(pause * POLL_GROWTH, LONGEST_POLL_SECONDS)
 
@@ -138,14 +142,20 @@ class Delegate:
             return await self._engine.unload_adapter(name)
 
 
-async def fetch_by_any(sidecars: Sequence[Sidecar], source: str, root: Path, credentials: Mapping[str, str]) -> str:
+async def fetch_by_any(
+    sidecars: Sequence[Sidecar],
+    source: str,
+    root: Path,
+    credentials: Mapping[str, str],
+    on_progress: OnProgress = ignore,
+) -> str:
     """By the first one that answers: they are on one machine, and what one has fetched all can read."""
     for sidecar in sidecars[:-1]:
         try:
-            return await sidecar.fetch(source, root, credentials)
+            return await sidecar.fetch(source, root, credentials, on_progress)
         except EngineUnreachable:
             continue
-    return await sidecars[-1].fetch(source, root, credentials)
+    return await sidecars[-1].fetch(source, root, credentials, on_progress)
 
 
 def _failure(error: Mapping[str, Any]) -> DownloadError:

@@ -63,6 +63,8 @@ def _lines(adapter: Mapping[str, Any], events: Sequence[Mapping[str, str]]) -> I
     yield from _entries(status["history"], TRANSITION)
     yield from _listed("Instances", status["instances"])
     yield f"  Phase:  {status['phase']}"
+    if progress := status["progress"]:
+        yield f"  Progress:  {_progress(progress)}"
     yield f"  Ready Replicas:  {status['readyReplicas']}"
     yield from _troubles(status["places"])
     yield "Events:" if events else "Events:  <none>"
@@ -70,6 +72,16 @@ def _lines(adapter: Mapping[str, Any], events: Sequence[Mapping[str, str]]) -> I
         rows = [(one["type"], one["reason"], one["at"], one["message"]) for one in events]
         dashes = tuple("-" * len(column) for column in EVENT_COLUMNS)
         yield from (f"  {line}" for line in _aligned([EVENT_COLUMNS, dashes, *rows]))
+
+
+def _progress(of: Mapping[str, int | None]) -> str:
+    total = "?" if of["totalBytes"] is None else _megabytes(of["totalBytes"])
+    files = "?" if of["totalFiles"] is None else of["totalFiles"]
+    return f"{_megabytes(of['doneBytes'] or 0)} of {total} MB, {of['doneFiles']} of {files} files"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f}"
 
 
 def _troubles(places: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

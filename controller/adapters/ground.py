@@ -12,7 +12,7 @@ from controller.adapters.backoff import FRESH
 from controller.adapters.credentials import Credentials, CredentialsUnusable
 from controller.adapters.delegate import Delegate, Sidecar
 from controller.adapters.placement import Seat
-from controller.adapters.record import Record
+from controller.adapters.record import WARNING, Record
 from controller.adapters.roster import Roster
 from controller.adapters.selector import selects
 from controller.adapters.spec import API_KEY
@@ -71,6 +71,16 @@ class Ground:
             and selects(record.spec, instance.config.names, instance.config.labels)
         ]
 
+    def obstacle(self, record: Record) -> str:
+        """Why no instance can have it; nothing when one may soon."""
+        candidates = self.candidates(record)
+        if not candidates:
+            labels = ", ".join(f"{key}={value}" for key, value in record.spec.pod_selector.match_labels.items())
+            return f"no pod of {record.spec.base} takes adapters" + (f" and has the labels {labels}" if labels else "")
+        if all(self.roster.up_for(one) is None for one in candidates):
+            return f"no pod is up: {', '.join(f'{one.name} is {one.state}' for one in candidates)}"
+        return ""
+
     def seen(self, record: Record) -> list[Seen]:
         """Each instance that it may be on, or is on."""
         candidates = self.candidates(record)
@@ -90,7 +100,8 @@ class Ground:
     async def fetch(self, record: Record, instances: Sequence[str]) -> str:
         """The folder with its artefact, for these to load. Raises what ``Artifacts.get`` does."""
         found = [self._beside(self.fleet.instances[name], None) for name in instances]
-        return await self.artifacts.get(record.name, record.spec, [one for one in found if one is not None])
+        sidecars = [one for one in found if one is not None]
+        return await self.artifacts.get(record.name, record.spec, sidecars, record.watch)
 
     async def _key(self, record: Record) -> str | None:
         if API_KEY not in record.spec.additional_config:
@@ -139,8 +150,9 @@ class Ground:
         for record in self.records.values():
             place = record.places.get(instance.name)
             if place is not None:
-                if self.roster.up_for(instance) is None:
+                if self.roster.up_for(instance) is None and place.path is not None:
                     place.path = None
+                    record.tell(WARNING, "AdapterLost", f"pod {instance.name} is {instance.state} now, without it")
                 self.reroute(record)
             record.kick()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from controller.adapters import backoff, phases
 from controller.adapters.backoff import FRESH
 from controller.adapters.credentials import CredentialsUnusable
@@ -16,8 +14,6 @@ from runtime import adapters
 from runtime.adapters import UnfitAdapter
 from runtime.downloads.errors import DownloadError
 from runtime.engines.base import EngineError
-
-log = logging.getLogger(__name__)
 
 MISHAPS = (EngineError, UnfitAdapter, DownloadError, CredentialsUnusable)
 """What may go wrong on the way to a loaded adapter, and is told to whoever wants it."""
@@ -78,7 +74,6 @@ class Loading:
         process = await self._ground.fleet.transitions[instance.name].process()
         again = retriable(error)
         place.tries = backoff.failed(place.tries, self._ground.wall(), str(error), process, retriable=again)
-        log.warning("the adapter %s on %s: %s", record.name, instance.name, error)
         if not place.tries.used_up:
             record.tell(WARNING, "LoadingError", f"pod {instance.name}: {error}")
         elif again:

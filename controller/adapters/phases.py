@@ -121,6 +121,10 @@ def migrating() -> Condition:
     return Condition("Ready", "False", "AdapterMigrating", "Adapter pod removed, migrating to new pod")
 
 
+def unavailable(why: str) -> Condition:
+    return Condition("Ready", "False", "ModelAdapterUnavailable", why)
+
+
 def loading_failed(problems: Mapping[str, str]) -> Condition:
     told = "; ".join(f"pod {instance}: {problem}" for instance, problem in problems.items())
     return Condition("Ready", "False", "ModelAdapterLoadingError", f"Loading failed on all pods: {told}")

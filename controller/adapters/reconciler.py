@@ -40,6 +40,7 @@ class Reconciler:
             Do.RELEASE: self._release,
             Do.CHOOSE: self._choose,
             Do.FETCH: self._fetch,
+            Do.LOOK: self._look,
             Do.LOAD: self._load,
             Do.REPLACE: self._replace,
             Do.FAIL: self._fail,
@@ -49,7 +50,8 @@ class Reconciler:
     async def step(self, record: Record) -> Step:
         """Decide, act, and write down what came of it. Raises ``StateError`` when that cannot be written."""
         ground = self._ground
-        wanted = Wanted(record.spec.replicas, record.spec.scheduler_name, record.artifact, record.deleting)
+        stale = record.is_stale(ground.fleet.config.adapter_refresh_seconds)
+        wanted = Wanted(record.spec.replicas, record.spec.scheduler_name, record.artifact, record.deleting, stale)
         step = next_step(wanted, ground.seen(record), ground.wall(), ground.chance)
         await self._acts[step.do](record, step.instances)
         ground.reroute(record)
@@ -98,6 +100,8 @@ class Reconciler:
 
     async def _wait(self, record: Record, _: Sequence[str]) -> None:
         self._fall_back(record)
+        if not record.chosen and not record.deleting and (why := self._ground.obstacle(record)):
+            record.say(phases.unavailable(why))
 
     def _fall_back(self, record: Record) -> None:
         """The phase of one that nobody has. One whose instances sleep runs all the same: a request wakes them."""
@@ -120,28 +124,45 @@ class Reconciler:
         await self.save(record)
         try:
             folder = await self._unless_superseded(record, instances)
-            if folder is None:
-                return
-            spec = self._ground.fleet.instances[instances[0]].config
-            await self._ground.artifacts.check(folder, (spec.spec.model, *spec.names), None)
         except MISHAPS as error:
             await self._fetch_failed(record, instances, error)
         else:
-            if record.spec is wanted:
+            if folder is not None and record.spec is wanted:
                 record.artifact = folder
 
+    async def _look(self, record: Record, instances: Sequence[str]) -> None:
+        """Fetch what the source holds by now, if that is something else. If it cannot be, what there is stays."""
+        wanted = record.spec
+        try:
+            folder = await self._unless_superseded(record, instances)
+        except MISHAPS as error:
+            record.tell(WARNING, "SourceNotRead", f"What there is stays: {error}")
+            return
+        if folder is None or record.spec is not wanted or folder == record.artifact:
+            return
+        record.artifact = folder
+        record.forgive()
+        record.tell(NORMAL, "ArtifactChanged", "The source holds something else now, which takes the old one's place")
+
     async def _unless_superseded(self, record: Record, instances: Sequence[str]) -> str | None:
-        """The folder; None when something else is wanted before it is whole."""
+        """The folder, with an adapter for the base; None when something else is wanted before it is whole."""
         record.superseded.clear()
+        record.looked_at = self._ground.wall()
         fetching = asyncio.create_task(self._ground.fetch(record, instances))
         superseded = asyncio.create_task(record.superseded.wait())
         try:
             await asyncio.wait({fetching, superseded}, return_when=asyncio.FIRST_COMPLETED)
-            return None if record.superseded.is_set() else await fetching
+            if record.superseded.is_set():
+                return None
+            folder = await fetching
         finally:
             for task in (fetching, superseded):
                 task.cancel()
             await asyncio.gather(fetching, superseded, return_exceptions=True)
+            record.progress = None
+        base = self._ground.fleet.instances[instances[0]].config
+        await self._ground.artifacts.check(folder, (base.spec.model, *base.names), None)
+        return folder
 
     async def _fetch_failed(self, record: Record, instances: Sequence[str], error: Exception) -> None:
         """It counts as a try on those it was fetched for. What no repetition mends leaves no candidate."""

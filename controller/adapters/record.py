@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
@@ -11,9 +12,13 @@ from controller.adapters.backoff import FRESH, Tries
 from controller.adapters.phases import Condition, Phase
 from controller.adapters.spec import AdapterSpec
 from controller.fleet.adapter_route import AdapterRoute
+from runtime.downloads.progress import Progress
 from state import adapters as state
 
+log = logging.getLogger(__name__)
+
 NORMAL, WARNING = "Normal", "Warning"
+LEVELS = {NORMAL: logging.INFO, WARNING: logging.WARNING}
 BY_FILE, BY_API = "yaml", "api"
 
 
@@ -34,6 +39,7 @@ class Place:
 class Record:
     """``artifact``: the folder that holds what the spec asks for, None until it is whole. Times are wall time.
 
+    ``looked_at``: when its source was last looked at; None: it is to be, now. ``progress``: of what is being fetched.
     ``changed``: it is to be looked at. ``superseded``: what is being fetched is not wanted any more. ``kept``: what is
     written down of it. ``diary``: held while what is untold is written, or read together with what is written.
     """
@@ -50,6 +56,8 @@ class Record:
         self.phase = Phase.PENDING
         self.conditions: tuple[Condition, ...] = ()
         self.artifact: str | None = None
+        self.looked_at: float | None = wall()
+        self.progress: Progress | None = None
         self.places: dict[str, Place] = {}
         self.kept: state.AdapterState | None = None
         self.changed = asyncio.Event()
@@ -86,17 +94,29 @@ class Record:
         """Go to ``phase`` and note the way; nothing happens if it is there."""
         for one in phases.path(self.phase, phase):
             self.phase = one
+            log.info("the adapter %s is %s", self.name, one)
             self.untold_history.append(state.Entry(self._wall(), one.value, reason, message))
 
     def say(self, condition: Condition) -> None:
         self.conditions = phases.with_condition(self.conditions, condition, self._wall())
 
     def tell(self, type: str, reason: str, message: str) -> None:
+        """An event; it is in the log, too."""
+        log.log(LEVELS[type], "the adapter %s: %s: %s", self.name, reason, message)
         self.untold_events.append(state.Entry(self._wall(), type, reason, message))
 
     def kick(self) -> None:
         """Have it looked at now."""
         self.changed.set()
+
+    def is_stale(self, after: float | None) -> bool:
+        """Whether its source is to be looked at again: somebody wants it, or that was ``after`` seconds ago."""
+        if self.looked_at is None:
+            return True
+        return after is not None and self._wall() - self.looked_at >= after
+
+    def watch(self, progress: Progress) -> None:
+        self.progress = progress
 
     def forgive(self, instance: str | None = None) -> bool:
         """Forget what failed, on one instance or on all. Whether there was anything."""

@@ -110,15 +110,13 @@ class AdapterSpec(_Part):
     scheduler_name: Annotated[StrictStr, AfterValidator(_scheduler)] = LEAST_ADAPTERS
     """How instances are chosen: least-adapters, random, binPack or leastLoad."""
     additional_config: dict[Plain, StrictStr] = {}
-    """api-key: what the engine asks for before it loads anything."""
+    """api-key: what the engine asks for before it loads anything. Other keys have no effect."""
 
     @model_validator(mode="after")
     def _has_a_base(self) -> AdapterSpec:
         if not self.base:
             raise ValueError(f"baseModel is missing (or podSelector.matchLabels[{MODEL_LABEL!r}])")
         label = self.pod_selector.match_labels.get(MODEL_LABEL)
-        if unknown := self.additional_config.keys() - {API_KEY}:
-            raise ValueError(f"additionalConfig: unknown key {sorted(unknown)[0]!r}; there is {API_KEY}")
         if label and self.base_model and label != self.base_model:
             raise ValueError(f"baseModel is {self.base_model!r}, but podSelector asks for {MODEL_LABEL}={label!r}")
         return self
@@ -126,6 +124,11 @@ class AdapterSpec(_Part):
     @property
     def base(self) -> str:
         return self.base_model or self.pod_selector.match_labels.get(MODEL_LABEL, "")
+
+    @property
+    def unused(self) -> list[str]:
+        """Keys of ``additionalConfig`` that manifests have and nobody reads, the original neither."""
+        return sorted(self.additional_config.keys() - {API_KEY})
 
     @property
     def is_fetched(self) -> bool:

@@ -17,12 +17,16 @@ STABLE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``artifact``: the folder to load from, None when it has still to be fetched."""
+    """``artifact``: the folder to load from, None when it has still to be fetched.
+
+    ``stale``: its source is to be looked at again, for it may hold something else by now.
+    """
 
     replicas: int | str
     policy: str
     artifact: str | None
     deleting: bool = False
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Do(Enum):
     """It will not come there: choose another instead."""
     CHOOSE = auto()
     FETCH = auto()
+    LOOK = auto()
+    """Whether the source holds what it held."""
     LOAD = auto()
     REPLACE = auto()
     FAIL = auto()
@@ -133,6 +139,8 @@ def _loading(wanted: Wanted, chosen: Sequence[Seen], now: float, until: float) -
     until = min([until, *(one.tries.next_at for one in behind if one not in due and not one.tries.used_up)])
     if wanted.artifact is None:
         return Step(Do.FETCH, tuple(one.name for one in due)) if due else Step(Do.WAIT, until=until)
+    if wanted.stale:
+        return Step(Do.LOOK, tuple(one.name for one in chosen))
     for one in due:
         if one.seat.awake and not one.lost:
             return Step(Do.LOAD if one.path is None else Do.REPLACE, (one.name,))

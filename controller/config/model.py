@@ -99,6 +99,7 @@ class Config:
     adapters: Mapping[str, AdapterSpec] = field(default_factory=dict)
     adapters_folder: Path = Path("adapters")
     credentials_file: Path = Path("credentials.json")
+    adapter_refresh_seconds: float | None = None
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property

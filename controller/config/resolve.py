@@ -58,6 +58,7 @@ def resolve(file: Path, digest: str, written: ConfigFile, environment: Mapping[s
         api_key=_key(written.router.api_key_env, environment),
         adapters={one.name: AdapterSpec.model_validate(one.model_dump(exclude={"name"})) for one in written.adapters},
         adapters_folder=_path(file.parent, written.adapter_store.folder or f"{file.stem}.adapters"),
+        adapter_refresh_seconds=written.adapter_store.refresh_seconds,
         credentials_file=_path(file.parent, written.adapter_store.credentials_file or f"{file.stem}.credentials.json"),
         credentials={name: text for name, text in environment.items() if name.startswith(CREDENTIALS)},
     )

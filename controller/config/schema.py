@@ -236,6 +236,8 @@ class AdapterStoreSection(Section):
     """Folder for adapters that are fetched. By default <name of this file>.adapters beside this file."""
     credentials_file: Text | None = None
     """JSON file of named credentials, readable by its owner only. By default <name of this file>.credentials.json."""
+    refresh_seconds: Positive | None = None
+    """How often sources are looked at for something new. By default only when an adapter is applied again."""
 
 
 class StateSection(Section):

@@ -129,6 +129,7 @@ def _settings(running: Config, wanted: Config) -> Iterator[Change]:
     yield from _section("sleep_manager", running.sleep, wanted.sleep)
     yield from _section("launch", running.launch, wanted.launch)
     yield from _value("launch_delay_seconds", running.launch_delay_seconds, wanted.launch_delay_seconds)
+    yield from _value("adapter_store.refresh_seconds", running.adapter_refresh_seconds, wanted.adapter_refresh_seconds)
     for model in dict.fromkeys((*running.model_settings, *wanted.model_settings)):
         yield from _section(f"models.{model}", running.settings_of(model), wanted.settings_of(model))
     for name in dict.fromkeys((*running.adapters, *wanted.adapters)):

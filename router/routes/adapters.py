@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,8 +55,20 @@ class AdapterPlace(_Shown):
     problem: str
 
 
+class AdapterProgress(_Shown):
+    """Of what is being fetched; null: not known yet."""
+
+    done_bytes: int
+    total_bytes: int | None
+    done_files: int
+    total_files: int | None
+
+
 class AdapterStatus(_Shown):
-    """``instances``: those that serve it now; one that sleeps does so once it is woken. ``candidates``: that may."""
+    """``instances``: those that serve it now; one that sleeps does so once it is woken. ``candidates``: that may.
+
+    ``progress``: while it is being fetched.
+    """
 
     phase: Phase
     conditions: list[AdapterCondition]
@@ -64,6 +77,7 @@ class AdapterStatus(_Shown):
     candidates: list[str]
     desired_replicas: int
     ready_replicas: int
+    progress: AdapterProgress | None
     places: dict[str, AdapterPlace]
 
 
@@ -150,6 +164,7 @@ async def _shown(controller: AdapterController, record: Record) -> AdapterAnswer
         candidates=controller.candidates(record),
         desired_replicas=controller.desired(record),
         ready_replicas=len(serving),
+        progress=AdapterProgress(**asdict(record.progress)) if record.progress is not None else None,
         places={name: _place(record, name) for name in record.places},
     )
     return AdapterAnswer(

@@ -96,6 +96,11 @@ def credentials_of(config: Mapping[str, object], environment: Settings = Setting
     )
 
 
+def is_key(name: str) -> bool:
+    """Whether a config may have it."""
+    return name.lower() in NAMES
+
+
 def _name(key: str) -> str:
     name = key.lower()
     if name in UNSUPPORTED:

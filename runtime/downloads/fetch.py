@@ -36,6 +36,10 @@ CHANGES = 3
 """How often a source may change while it is read before that is an error."""
 
 
+BY_CONTENT = "content:"
+"""What the revision begins with where the source tells none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """``path`` is whole and has its marker. ``revision``: a commit, an etag or a digest of the source's listing."""
@@ -183,7 +187,7 @@ def _worst(failed: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _digest(entries: dict[str, Entry]) -> str:
     lines = "\n".join(f"{name} {entry.size} {entry.sha256}" for name, entry in sorted(entries.items()))
-    return "content:" + hashlib.sha256(lines.encode()).hexdigest()[:32]
+    return BY_CONTENT + hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
 def _resolved(target: Path, source: Source) -> Path:

@@ -54,6 +54,16 @@ class Job:
     def told(self, progress: Progress) -> None:
         self.progress = progress
 
+    def go_on(self, phase: str) -> None:
+        """To the last ``phase``, which ends by itself."""
+        self.phase, self.final = phase, True
+        self.note(phase)
+
+    def note(self, what: str) -> None:
+        """A line in the log."""
+        about = ", ".join(f"{key} {value}" for key, value in self.shown.items() if value)
+        log.info("job %s (%s; %s): %s", self.id, self.kind, about, what)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "id": self.id,
@@ -91,6 +101,7 @@ class Jobs:
             raise Conflict(f"{KEPT} jobs are running")
         job = Job(secrets.token_hex(8), kind, request, claims, shown, self._clock())
         self._jobs[job.id] = job
+        job.note("begins")
         job.task = asyncio.create_task(self._run(job, work))
         job.task.add_done_callback(lambda task: self._ended(job, task.cancelled()))
         self._forget()
@@ -147,6 +158,7 @@ class Jobs:
         try:
             job.result = await work(job)
             job.status = Status.COMPLETED
+            job.note(f"completed, {job.progress.done_bytes} bytes")
         except Exception as error:
             job.error, job.failure, job.status = error, failure_of(error), Status.FAILED
             if isinstance(error, EXPECTED):
@@ -158,6 +170,7 @@ class Jobs:
         """Also of one that was cancelled before it had begun."""
         if cancelled:
             job.status = Status.CANCELLED
+            job.note("cancelled")
         job.finished_at = self._clock()
 
     def _forget(self) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 from runtime import adapters
 from runtime.adapters import NAME_RULE, UnfitAdapter, is_name
+from runtime.downloads import marker
 from runtime.downloads.credentials import Credentials
-from runtime.downloads.fetch import Artifact, fetch
+from runtime.downloads.errors import SourceChanged
+from runtime.downloads.fetch import BY_CONTENT, Artifact, fetch
 from runtime.downloads.keyed import fetch_keyed
 from runtime.downloads.source import LocalSource, WebSource
 from runtime.downloads.source import parse as parse_source
-from runtime.engines.base import Engine, NotLoaded
+from runtime.engines.base import Engine, EngineError, NotLoaded
 from runtime.sidecar import leftovers
 from runtime.sidecar.beside import Beside
 from runtime.sidecar.jobs import Job, Jobs
@@ -114,28 +116,26 @@ class Loader:
         """Its result: the engine's answer as JSON."""
 
         async def work(job: Job) -> Any:
-            job.phase, job.final = "unloading", True
+            job.go_on("unloading")
             return await self._unload(wanted, beside)
 
         claims = frozenset({_claim(wanted.name)})
         return self.jobs.start(UNLOAD, (wanted, beside.spec.api_key), claims, {"lora_name": wanted.name}, work)
 
     async def _load(self, job: Job, wanted: Load, beside: Beside) -> Mapping[str, Any]:
-        artifact = None if wanted.download is None else await self._fetch(job, wanted.download)
+        artifact = await self._fetch_for(job, wanted, beside.engine)
         folder = wanted.path if artifact is None else artifact.path
-        job.phase, job.final = "loading", True
+        job.go_on("loading")
         config = await asyncio.to_thread(adapters.read_config, folder)
         reason = adapters.check(config, await beside.engine.bases(), self._max_rank)
         if reason is not None:
             raise UnfitAdapter(f"{wanted.name}: {reason}")
         path = str(folder if wanted.keyed else wanted.path)
-        revision = None if artifact is None else artifact.revision
-        await self._check_revision(wanted.name, path, revision, beside.engine)
         if wanted.keyed or wanted.replace:
             answer = await adapters.put(beside.engine, wanted.name, path, afresh=wanted.replace)
         else:
             answer = await adapters.load(beside.engine, wanted.name, path)
-        self._revisions[wanted.name] = revision
+        self._revisions[wanted.name] = None if artifact is None else artifact.revision
         if wanted.keyed:
             await _tidy(wanted.path, beside.engine)
         return {"path": path, "engine": as_object(answer)}
@@ -157,23 +157,52 @@ class Loader:
                 await _tidy(await self.allowed(str(elsewhere), "the adapter's folder"), engine)
         return answer
 
-    async def _check_revision(self, name: str, path: str, revision: str | None, engine: Engine) -> None:
-        """The engine would call the files of another revision loaded, since their path is the same."""
-        known = self._revisions.get(name)
-        if known is None or revision is None or known == revision:
-            return
-        seen = (await engine.adapters()).get(name)
-        if seen is not None and seen.path == path:
-            raise Conflict(
-                f"{name!r} is loaded from {path} as it was before its source changed (then {known}, now {revision}): "
-                "unload it first, or name another output_dir"
-            )
+    async def _fetch_for(self, job: Job, wanted: Load, engine: Engine) -> Artifact | None:
+        """What it is loaded from. Files that the engine has loaded from the same path stay as they are: of others
+        there it would say that it has them.
+        """
+        if wanted.download is None:
+            return None
+        known = None if wanted.keyed else await self._loaded(wanted.name, wanted.path, engine)
+        told = known is not None and not known.startswith(BY_CONTENT)
+        try:
+            artifact = await self._fetch(job, wanted.download, known if told else None)
+        except SourceChanged as changed:
+            if told:
+                raise _conflict(wanted, str(changed)) from changed
+            raise
+        if known not in (None, artifact.revision):
+            self._revisions[wanted.name] = known
+            raise _conflict(wanted, f"then {known}, now {artifact.revision}")
+        return artifact
 
-    async def _fetch(self, job: Job, wanted: Download) -> Artifact:
-        call = fetch_keyed if wanted.keyed else fetch
-        return await call(
-            wanted.source, wanted.target, wanted.credentials, max_workers=wanted.max_workers, on_progress=job.told
+    async def _loaded(self, name: str, path: Path, engine: Engine) -> str | None:
+        """The revision that the engine has from ``path``, as far as it is known. Its files say so, too."""
+        try:
+            seen = (await engine.adapters()).get(name)
+        except EngineError:
+            return None  # it is asked again when it is to load
+        if seen is None or seen.path != str(path):
+            return None
+        if known := self._revisions.get(name):
+            return known
+        found = await asyncio.to_thread(marker.read, path)
+        return None if found is None else found.revision
+
+    async def _fetch(self, job: Job, wanted: Download, revision: str | None = None) -> Artifact:
+        source, target, workers = wanted.source, wanted.target, wanted.max_workers
+        if wanted.keyed:
+            return await fetch_keyed(source, target, wanted.credentials, max_workers=workers, on_progress=job.told)
+        return await fetch(
+            source, target, wanted.credentials, max_workers=workers, on_progress=job.told, revision=revision
         )
+
+
+def _conflict(wanted: Load, how: str) -> Conflict:
+    return Conflict(
+        f"{wanted.name!r} is loaded from {wanted.path} as it was before its source changed ({how}): unload it first, "
+        "or name another output_dir"
+    )
 
 
 async def _tidy(home: Path, engine: Engine) -> None:

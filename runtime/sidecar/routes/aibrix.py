@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from runtime.downloads import marker
-from runtime.downloads.credentials import credentials_of
+from runtime.downloads.credentials import credentials_of, is_key
 from runtime.downloads.source import parse
 from runtime.settings import Settings
 from runtime.sidecar.answer import Json
@@ -26,8 +26,6 @@ from runtime.sidecar.options import Options
 from runtime.sidecar.problems import BadRequest, Failure, NotFound
 
 DELEGATED = ("lora_name", "artifact_url", "credentials_secret", "credentials", "additional_config", "local_dir")
-NOT_FOR_DOWNLOADS = frozenset({"api-key", "api_key"})
-"""Keys of ``additional_config`` that are for the engine."""
 AT_ONCE_SECONDS = 1.0
 """What is there unchanged is found to be so within this time, and told in the same answer."""
 
@@ -70,7 +68,7 @@ class Aibrix:
         url, config = needed(body, "artifact_url"), mapping(body, "additional_config")
         secret = text(body, "credentials_secret")
         keys = {**(await self._sets.read(secret) if secret else {}), **mapping(body, "credentials")}
-        keys |= {key: value for key, value in config.items() if key not in NOT_FOR_DOWNLOADS}
+        keys |= {key: value for key, value in config.items() if is_key(key)}
         home = await self._loader.allowed(str(self._home(name, text(body, "local_dir"))), "local_dir")
         wanted = Download(url, home, credentials_of(keys, self._settings), self._options.max_workers, keyed=True)
         key = config.get("api-key", config.get("api_key"))

@@ -31,6 +31,7 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from runtime.downloads.errors import AccessDenied, DownloadError, SourceUnreachable
 from runtime.downloads.fetch import Artifact
+from runtime.downloads.progress import OnProgress, Progress, ignore
 from runtime.engines.base import AdapterSeen, AlreadyLoaded, Engine, EngineRefused, EngineUnreachable, NotLoaded, Sight
 from runtime.engines.spec import Capabilities
 from runtime.settings import Settings
@@ -155,18 +156,24 @@ class FakeEngine:
 
 
 class FakeArtifacts(Artifacts):
-    """Folders that exist in name only. ``trouble``: what comes of the next fetches."""
+    """Folders that exist in name only. ``trouble``: what comes of the next fetches. ``edition``: what sources hold."""
 
     def __init__(self) -> None:
         super().__init__(Path("/adapters"), _fetch_nothing, Credentials(Path("/nowhere"), {}), Settings())
         self.trouble: str | None = None
         self.whole: set[str] = set()
+        self.edition = ""
+        self.fetches = 0
 
-    async def get(self, name: str, spec: AdapterSpec, sidecars: Sequence[Sidecar] = ()) -> str:
+    async def get(
+        self, name: str, spec: AdapterSpec, sidecars: Sequence[Sidecar] = (), on_progress: OnProgress = ignore
+    ) -> str:
+        self.fetches += 1
+        on_progress(Progress(5, 10, 0, 1))
         await asyncio.sleep(0.5)
         if self.trouble is not None:
             raise {LATER: SourceUnreachable, NEVER: AccessDenied}[self.trouble]("the source says no")
-        folder = _folder_of(name, spec.artifact_url)
+        folder = _folder_of(name, spec.artifact_url) + self.edition
         self.whole.add(folder)
         return folder
 
@@ -230,7 +237,7 @@ class _Launches(Launches):
         return {}
 
 
-async def _fetch_nothing(source: str, folder: Path, credentials: object) -> Artifact:
+async def _fetch_nothing(source: str, root: Path, credentials: object, *, on_progress: OnProgress) -> Artifact:
     raise DownloadError(source)
 
 
@@ -239,16 +246,19 @@ def _folder_of(name: str, source: str) -> str:
 
 
 class Stage:
-    """``names``: instances of the model ``base``; one in capitals refuses to replace what it has, as SGLang does."""
+    """``names``: instances of the model ``base``; one in capitals refuses to replace what it has, as SGLang does.
 
-    def __init__(self, folder: Path, names: str = "abC") -> None:
+    ``top``: what the YAML file has before them.
+    """
+
+    def __init__(self, folder: Path, names: str = "abC", top: str = "") -> None:
         entries = "".join(
             f"- {{name: {name}, model: base, engine: sim, url: 'http://10.0.0.{index}:1', "
             "sleep_manager: {min_sleep_duration: 0}}\n"
             for index, name in enumerate(names, 1)
         )
         file = folder / "torpor.yaml"
-        file.write_text(f"instances:\n{entries}")
+        file.write_text(f"{top}instances:\n{entries}")
         self._config = load(file, {})
         self.loop = Time()
         self.engines = {name: FakeEngine(name, replaces=name.islower()) for name in names}

@@ -110,6 +110,10 @@ class AnyDay(RuleBasedStateMachine):
         self.stage.artifacts.trouble = trouble
 
     @rule()
+    def what_sources_hold_changes(self) -> None:
+        self.stage.artifacts.edition += "+"
+
+    @rule()
     def gateway_restarts(self) -> None:
         while self.in_flight:
             self.answer()
@@ -163,7 +167,9 @@ class AnyDay(RuleBasedStateMachine):
             having = {one: engine.loaded[name] for one, engine in stage.engines.items() if name in engine.loaded}
             assert record.phase is Phase.RUNNING
             assert len(record.route.instances) == (3 if replicas == "all" else replicas), (name, having)
-            assert {having[instance.name] for instance in record.route.instances} == {stage.path(name, source)}
+            assert {having[instance.name] for instance in record.route.instances} == {
+                stage.path(name, source) + stage.artifacts.edition
+            }
         stray = [name for engine in stage.engines.values() for name in engine.loaded if name not in self.wanted]
         assert stray == []
 

@@ -15,6 +15,7 @@ from runtime.adapters import UnfitAdapter
 from runtime.downloads.credentials import Credentials as StoreCredentials
 from runtime.downloads.fetch import Artifact
 from runtime.downloads.keyed import fetch_keyed
+from runtime.downloads.progress import OnProgress
 from runtime.settings import Settings
 from tests.runtime.downloads.web_server import Page, web
 
@@ -33,7 +34,9 @@ class Fetched:
     def __init__(self) -> None:
         self.asked: list[tuple[str, StoreCredentials]] = []
 
-    async def __call__(self, source: str, root: Path, credentials: StoreCredentials) -> Artifact:
+    async def __call__(
+        self, source: str, root: Path, credentials: StoreCredentials, *, on_progress: OnProgress
+    ) -> Artifact:
         self.asked.append((source, credentials))
         folder = root / source.rpartition("/")[2]
         await asyncio.to_thread(make, folder)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.phases import Phase
+from controller.adapters.spec import AdapterSpec
 from controller.fleet.state import State
+from runtime.downloads.progress import Progress
 from tests.controller.adapters.stage import LATER, NEVER, Stage
 
 V1, V2 = "hf://org/v1", "hf://org/v2"
@@ -304,3 +306,99 @@ def test_what_is_fetched_is_called_off_by_another_wish(stage: Stage) -> None:
     stage.run(3)
     assert {engine.loaded["sql"] for engine in stage.engines.values()} == {stage.path("sql", V2)}
     assert stage.path("sql", V1) not in stage.artifacts.whole
+
+
+@pytest.mark.parametrize("again", ["applied", "by the clock"])
+def test_a_source_that_holds_something_else_takes_the_old_ones_place(tmp_path: Path, again: str) -> None:
+    """Under a path of its own, on one instance after the other, and it goes on being served meanwhile."""
+    top = "" if again == "applied" else "adapter_store: {refresh_seconds: 60}\n"
+    stage = Stage(tmp_path, top=top)
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    old = stage.path("sql", V1)
+    stage.artifacts.edition = "-2"
+    if again == "applied":
+        stage.run(300)
+        assert {engine.loaded["sql"] for engine in stage.engines.values()} == {old}
+        stage.put("sql", V1)
+        stage.run(5)
+    else:
+        stage.run(70)
+    assert {engine.loaded["sql"] for engine in stage.engines.values()} == {old + "-2"}
+    assert stage.artifacts.whole == {old + "-2"}
+    assert "ArtifactChanged" in stage.reasons("sql")
+    assert phase(stage) is Phase.RUNNING
+    assert stage.phases("sql").count("Pending") == 1
+    stage.close()
+
+
+@pytest.mark.parametrize("trouble", [LATER, NEVER])
+def test_a_source_that_cannot_be_looked_at_again_changes_nothing(stage: Stage, trouble: str) -> None:
+    """What is there goes on: it counts as no try, and is asked once."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    stage.artifacts.trouble = trouble
+    stage.put("sql", V1)
+    stage.run(120)
+    assert (has(stage), phase(stage), stage.artifacts.fetches) == ("abC", Phase.RUNNING, 2)
+    assert stage.reasons("sql")[-1] == "SourceNotRead"
+    assert all(place.tries.failures == 0 for place in stage.controller.get("sql").places.values())
+
+
+def test_what_failed_is_fetched_anew_when_it_is_applied_again(stage: Stage) -> None:
+    """Engines refused what the source held; now it holds something else."""
+    stage.run(6)
+    for engine in stage.engines.values():
+        engine.trouble = NEVER
+    stage.put("sql", V1, replicas=1)
+    stage.run(3)
+    assert phase(stage) is Phase.FAILED
+    for engine in stage.engines.values():
+        engine.trouble = None
+    stage.artifacts.edition = "-2"
+    loads = sum(engine.loads for engine in stage.engines.values())
+    stage.put("sql", V1, replicas=1)
+    stage.run(3)
+    assert sum(engine.loads for engine in stage.engines.values()) == loads + 1
+    assert [engine.loaded for engine in stage.engines.values() if engine.loaded] == [
+        {"sql": stage.path("sql", V1) + "-2"}
+    ]
+
+
+def test_while_it_is_fetched_its_progress_is_told(stage: Stage) -> None:
+    """And not after."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(0.3)
+    assert stage.controller.get("sql").progress == Progress(5, 10, 0, 1)
+    stage.run(3)
+    assert stage.controller.get("sql").progress is None
+
+
+def ready_condition(stage: Stage) -> tuple[str, str]:
+    (found,) = [one for one in stage.controller.get("sql").conditions if one.type == "Ready"]
+    return found.reason, found.message
+
+
+def test_who_waits_for_an_instance_is_told_why(stage: Stage) -> None:
+    """Nothing has its labels; nothing is up."""
+    stage.run(6)
+    spec = {"baseModel": "base", "artifactURL": V1, "podSelector": {"matchLabels": {"tier": "z"}}}
+    stage.wait_for(stage.controller.put("sql", AdapterSpec.model_validate(spec)))
+    stage.run(1)
+    assert phase(stage) is Phase.PENDING
+    assert ready_condition(stage) == (
+        "ModelAdapterUnavailable",
+        "no pod of base takes adapters and has the labels tier=z",
+    )
+    for name in stage.engines:
+        stage.crash(name)
+    stage.put("sql", V1)
+    stage.run(1)
+    assert ready_condition(stage)[1] == "no pod is up: a is failed, b is failed, C is failed"
+    for engine in stage.engines.values():
+        engine.up = True
+    stage.run(12)
+    assert ready_condition(stage)[0] == "ModelAdapterAvailable"

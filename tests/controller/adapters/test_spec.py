@@ -56,7 +56,7 @@ BAD = [
     ({"schedulerName": "best"}, "there are least-adapters"),
     ({"credentialsSecretRef": {"name": "../x"}}, "letters, digits"),
     ({"credentialsSecretRef": "x"}, "credentialsSecretRef"),
-    ({"additionalConfig": {"other": "x"}}, "unknown key 'other'"),
+    ({"additionalConfig": {"rank": 16}}, "additionalConfig"),
     ({"podSelector": {"matchExpressions": []}}, "matchExpressions"),
     ({"podSelector": {"matchLabels": {MODEL_LABEL: "another"}}}, "asks for"),
     ({"surprise": 1}, "surprise"),
@@ -71,6 +71,11 @@ def test_mistakes(more: dict[str, Any], problem: str) -> None:
     text = str(caught.value.errors(include_url=False, include_input=False))
     assert problem in text
     assert "secret@" not in text
+
+
+def test_what_manifests_have_and_nobody_reads() -> None:
+    """It is known by name."""
+    assert spec(additionalConfig={"rank": "16", "api-key": "sk-1", "alpha": "32"}).unused == ["alpha", "rank"]
 
 
 def test_what_is_secret_is_not_shown() -> None:

@@ -133,3 +133,18 @@ def test_words_that_mean_nothing(words: list[str], capsys: pytest.CaptureFixture
     """argparse's own exit."""
     with pytest.raises(SystemExit, match="2"):
         main(words)
+
+
+async def test_manifests_with_more_than_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As AIBrix's own samples have: applied, and told what is without effect, and not kept."""
+    async with running(tmp_path, monkeypatch) as (gateway, file):
+        sample = manifest("sql", artifact(tmp_path, "sql"), additionalConfig={"rank": "16", "timeout": "120s"})
+        await asyncio.to_thread((tmp_path / "a.yaml").write_text, sample)
+        assert await torpor(file, "--apply", str(tmp_path / "a.yaml")) == 0
+        assert "additionalConfig: rank, timeout: without effect" in capsys.readouterr().out
+        await phase(gateway, "sql", "Running")
+        assert record(gateway, "sql").spec.additional_config == {}
+        assert await torpor(file, "--describe", "adapter", "sql") == 0
+        assert "ConfigIgnored" in capsys.readouterr().out

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from controller.adapters.describe import describe
+from runtime.downloads.progress import Progress
 from runtime.engines.sim.options import SimOptions
 from tests.router.adapters.stage import BOTH, LORA, applied, artifact, loaded, phase, put, reasons, record, status
 from tests.router.gateway import Spec, code_of, replica_of, text_of, until, whole
@@ -52,6 +54,19 @@ async def test_what_is_told_of_it(options: SimOptions, tmp_path: Path) -> None:
         assert (found["instances"], found["candidates"]) == (["base"], ["base"])
         assert (found["desiredReplicas"], found["readyReplicas"]) == (1, 1)
         assert await reasons(gateway, "sql") == ["Scheduled", "Loaded"]
+
+
+async def test_what_describe_says_of_a_download(tmp_path: Path) -> None:
+    """How far it is; what is not known is left open."""
+    async with whole(tmp_path, Spec("base", LORA)) as gateway:
+        await applied(gateway, "sql", artifact(tmp_path, "sql"))
+        for progress, said in (
+            (Progress(1_500_000, 3_000_000, 1, 2), "  Progress:  1.5 of 3.0 MB, 1 of 2 files"),
+            (Progress(0, None, 0, None), "  Progress:  0.0 of ? MB, 0 of ? files"),
+        ):
+            record(gateway, "sql").watch(progress)
+            answer = (await gateway.client.get("/adapters/sql")).json()
+            assert said in describe(answer, []).splitlines()
 
 
 async def test_it_goes_to_as_many_instances_as_wanted(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+import zipfile
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,14 @@ def publish(site: Web, name: str, **config: Any) -> str:
     return site.url(f"/{name}/adapter_config.json")
 
 
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
 async def jobs(clients: Clients) -> list[dict[str, Any]]:
     """Of all sidecars."""
     return [job for client in clients for job in (await client.get("/v1/jobs")).json()["data"]]
@@ -114,6 +124,36 @@ async def test_what_changed_is_replaced_and_what_slept_is_loaded_again(options: 
         await gateway.put_to_sleep("a")
         text_of(await gateway.complete("sql"))
         assert loaded(gateway, "a") == after
+
+
+@DIALECT
+async def test_a_source_that_holds_something_else_is_another_artefact(options: SimOptions, tmp_path: Path) -> None:
+    """Under the same URL: the adapter is applied again, and loaded from another path. The old files go."""
+    async with web() as site, delegating(tmp_path, "a", options=options) as (gateway, _):
+        source = publish(site, "sql")
+        await applied(gateway, "sql", source)
+        (before,) = loaded(gateway, "a").values()
+        await put(gateway, "sql", source)
+        assert publish(site, "sql", r=4) == source
+        await put(gateway, "sql", source)
+        await until(lambda: loaded(gateway, "a").get("sql") not in (None, before))
+        await until(lambda: not Path(before).exists())
+        assert (await reasons(gateway, "sql"))[-2:] == ["ArtifactChanged", "Loaded"]
+
+
+async def test_the_progress_of_its_download_is_the_adapters(tmp_path: Path) -> None:
+    """As far as it is, and nothing once it is there."""
+    async with web() as site, delegating(tmp_path, "a") as (gateway, _):
+        page = site.pages["/sql.zip"] = Page(zipped({"adapter_config.json": b'{"r": 8}', "w": bytes(6 << 20)}))
+        page.hold = asyncio.Event()
+        await put(gateway, "sql", site.url("/sql.zip"))
+        await until(lambda: bool((found := record(gateway, "sql").progress) and found.done_bytes))
+        progress = (await status(gateway, "sql"))["progress"]
+        assert 0 < progress.pop("doneBytes") < len(page.body)
+        assert progress == {"totalBytes": len(page.body), "doneFiles": 0, "totalFiles": 1}
+        page.hold.set()
+        await phase(gateway, "sql", "Running")
+        assert (await status(gateway, "sql"))["progress"] is None
 
 
 async def test_one_fetches_for_all(tmp_path: Path) -> None:

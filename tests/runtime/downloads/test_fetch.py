@@ -246,6 +246,23 @@ async def test_revisions_lie_side_by_side(site: Web, tmp_path: Path) -> None:
     assert [path.startswith("lora-") for path in names(tmp_path)] == [True, True]
 
 
+async def test_a_source_without_a_revision_is_known_by_its_content(site: Web, tmp_path: Path) -> None:
+    """It is asked for everything each time, and nothing changes under a path. Two at once come to the same."""
+    url = site.url("/a")
+
+    async def held(body: bytes) -> Artifact:
+        site.pages["/a"] = Page(body, etag=None)
+        one, other = await asyncio.gather(fetch_keyed(url, tmp_path), fetch_keyed(url, tmp_path))
+        assert one == other
+        return one
+
+    first, second = await held(b"1"), await held(b"2")
+    assert first.path != second.path
+    assert (content(first.path), content(second.path)) == ({"a": b"1"}, {"a": b"2"})
+    assert await held(b"1") == first
+    assert len(names(tmp_path)) == 2
+
+
 async def test_another_revision_than_the_expected_is_not_taken(tmp_path: Path) -> None:
     """What is at the target stays."""
     (tmp_path / "a").write_text("a")

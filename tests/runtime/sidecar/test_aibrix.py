@@ -201,7 +201,7 @@ async def test_credentials_by_reference(tmp_path: Path, monkeypatch: pytest.Monk
             "artifact_url": "s3://my-company-bucket/lora-adapters/sql-adapter/",
             "credentials_secret": "s3-credentials",
             "credentials": {"aws_region": "request"},
-            "additional_config": {"endpoint": "http://127.0.0.1:9", "api-key": "for the engine"},
+            "additional_config": {"endpoint": "http://127.0.0.1:9", "api-key": "for the engine", "rank": "16"},
         }
         answer = await side.post(LOAD, body)
     assert answer.status_code == 500

@@ -222,18 +222,6 @@ async def test_another_load_of_the_same_name_waits_its_turn(tmp_path: Path) -> N
         assert (loaded.status_code, "already been loaded" in loaded.json()["detail"]) == (400, True)
 
 
-async def test_a_changed_source_is_not_taken_for_what_is_loaded(tmp_path: Path) -> None:
-    """The engine would say that it has it; until it is unloaded, that is a 409."""
-    async with beside(QUICK, tmp_path) as side:
-        body = load_of(side, "a")
-        await side.post("/v1/load_lora_adapter", body)
-        side.adapter("a", r=4)
-        changed = await side.post("/v1/load_lora_adapter", body)
-        assert (changed.status_code, "unload it first" in changed.json()["detail"]) == (409, True)
-        await side.post("/v1/unload_lora_adapter", {"lora_name": "a"})
-        assert (await side.post("/v1/load_lora_adapter", body)).status_code == 200
-
-
 UNFIT: list[tuple[dict[str, Any], str]] = [
     ({"r": 64}, "rank 64 is above the engine's max_lora_rank 16"),
     ({"base_model_name_or_path": "org/other"}, "made for 'org/other'"),
