@@ -213,7 +213,7 @@ class AdapterController:
         self._ground.fleet.routes[record.name] = record.route
 
     async def _with_key_kept(self, name: str, spec: AdapterSpec) -> AdapterSpec:
-        """Its ``api-key`` goes into the file of credentials, for the database can be read by more. Others are dropped."""
+        """Its ``api-key`` goes into the file of credentials, for more can read the database. Others are dropped."""
         key = spec.additional_config.get(API_KEY)
         if key is None:
             return spec.model_copy(update={"additional_config": {}})
