@@ -64,6 +64,13 @@ class Side:
         cards = (await self.sim.get("/v1/models")).json()["data"]
         return {card["id"]: card["root"] for card in cards if card["parent"]}
 
+    async def until_jobs(self, number: int) -> None:
+        for _ in range(2000):
+            if len((await self.get("/v1/jobs")).json()["data"]) == number:
+                return
+            await asyncio.sleep(0.002)
+        raise AssertionError(f"there were never {number} jobs")
+
     async def until_phase(self, identity: str, phase: str) -> None:
         for _ in range(2000):
             if (await self.get(f"/v1/jobs/{identity}")).json()["phase"] == phase:

@@ -311,8 +311,7 @@ async def test_a_job_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
         async with only_writer(tmp_path / "out" / ".a.lock", ignore):  # so it must wait
             body = load_of(side, "a")
             waiting = asyncio.create_task(side.post("/v1/load_lora_adapter", body))
-            while not (await side.get("/v1/jobs")).json()["data"]:
-                await asyncio.sleep(0)  # until it has come, for else it would begin another one
+            await side.until_jobs(1)  # else it might begin another one later
             identity = (await side.post("/v1/load_lora_adapter", body | {"async_download": True})).json()["job_id"]
             assert (await side.get(f"/v1/jobs/{identity}")).json()["status"] == "running"
             cancelled = await side.client.delete(f"/v1/jobs/{identity}")
