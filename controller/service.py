@@ -20,6 +20,7 @@ from controller.launch.unit import launchers_environment
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.meter import metered
 from controller.supervisor.keeper import LaunchKeeper
+from controller.supervisor.sidecars import Sidecars
 from controller.supervisor.supervisor import Supervisor
 from runtime import settings
 from runtime.downloads.keyed import fetch_keyed
@@ -92,5 +93,6 @@ async def open_fleet(config: Config) -> AsyncIterator[Company]:
             fleet.watched(),
             adapters.running(),
             supervisor.running(),
+            Sidecars(fleet, keeper).running(),
         ):
             yield Company(fleet, adapters, arbiter, chronicle, supervisor)

@@ -42,10 +42,24 @@ class Handover:
         return (sys.executable, "-I", "-S", str(Path(pane.__file__).resolve()), str(self._fifo))
 
     def give(
-        self, argv: Sequence[str], environment: Mapping[str, str], folder: Path, alive: Callable[[], bool]
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        alive: Callable[[], bool],
+        *,
+        guarded: bool = False,
     ) -> None:
-        """Wait for the pane's program, which is ``alive`` meanwhile, and hand over."""
-        orders = {"argv": list(argv), "environment": dict(environment), "folder": str(folder)}
+        """Wait for the pane's program, which is ``alive`` meanwhile, and hand over.
+
+        ``guarded``: it is to stay, and to start what it runs again when that is killed.
+        """
+        orders = {
+            "argv": list(argv),
+            "environment": dict(environment),
+            "folder": str(folder),
+            "guarded": guarded,
+        }
         try:
             with os.fdopen(self._open(alive), "wb") as stream:
                 stream.write(json.dumps(orders).encode())

@@ -26,7 +26,7 @@ from controller.launch.sleeper import Sleeper
 from controller.launch.succession import NothingToRenew
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux
-from controller.launch.unit import Unit, frontend_command, frontend_unit, owner_of, units
+from controller.launch.unit import ROUTER, Unit, frontend_command, frontend_unit, owner_of, units
 from runtime.engines.control import open_client
 from state.database import StateError, open_database
 from state.desired_states import DesiredState, DesiredStates, Wanted
@@ -57,9 +57,9 @@ class Tools:
 
 
 async def put_wish(desired: DesiredStates, units: Iterable[Unit], wanted: Wanted, by: str) -> None:
-    """Have a gateway know what is wanted of the engines among ``units``."""
+    """Have a gateway know what is wanted of the engines and sidecars among ``units``."""
     now = time.time()
-    await desired.put(*(DesiredState(unit.name, wanted, now, by) for unit in units if unit.instance is not None))
+    await desired.put(*(DesiredState(unit.name, wanted, now, by) for unit in units if unit.service is not ROUTER))
 
 
 class Operations:

@@ -12,7 +12,7 @@ from controller.launch.environment import marker
 from controller.launch.handover import Handover
 from controller.launch.preflight import obstacle
 from controller.launch.tmux import Pane, Tmux
-from controller.launch.unit import Unit
+from controller.launch.unit import ROUTER, Unit
 from runtime.processes import identity
 from state.launches import Launch
 
@@ -39,7 +39,11 @@ def open_session(tmux: Tmux, unit: Unit, before: Pane | None, record: Launch | N
         pane = tmux.create(
             unit.session, handover.argv, folder=unit.folder, log=unit.log, unit=unit.name, config=unit.config
         )
-        handover.give(unit.argv, unit.environment, unit.folder, lambda: identity(pane.pid) is not None)
+        handover.give(
+            *(unit.argv, unit.environment, unit.folder),
+            lambda: identity(pane.pid) is not None,
+            guarded=unit.service is ROUTER,  # everything else is seen to by the gateway
+        )
     return pane
 
 

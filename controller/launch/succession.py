@@ -12,25 +12,29 @@ import psutil
 from controller.launch.readiness import Probe
 
 POLL_SECONDS = 0.1
+INHERITS = "--inherit"
+"""On the command line of every gateway below the process that keeps the socket."""
 
 
 class NothingToRenew(Exception):
     """No gateway runs there, or one that knows nothing of this."""
 
 
-async def renew(keeper: int, port: int, probe: Probe, seconds: float) -> str | None:
+async def renew(leader: int, port: int, probe: Probe, seconds: float) -> str | None:
     """Tell the process that keeps the socket, and wait until the next gateway answers. Why it does not, if so.
+
+    ``leader``: the pid of the pane, which passes it on.
 
     Raises ``NothingToRenew``.
     """
-    before = await asyncio.to_thread(_gateways, keeper)
+    before = await asyncio.to_thread(_gateways, leader)
     if not before:
         raise NothingToRenew
-    os.kill(keeper, signal.SIGUSR2)
+    os.kill(leader, signal.SIGUSR2)
     deadline, came = time.monotonic() + seconds, False
     while time.monotonic() < deadline:
         await asyncio.sleep(POLL_SECONDS)
-        now = await asyncio.to_thread(_gateways, keeper)
+        now = await asyncio.to_thread(_gateways, leader)
         if came and not now - before:
             return "the next gateway did not start, and the one before it serves on; the log says why"
         came = came or bool(now - before)
@@ -39,11 +43,19 @@ async def renew(keeper: int, port: int, probe: Probe, seconds: float) -> str | N
     return f"the next gateway does not serve after {seconds:g} s"
 
 
-def _gateways(keeper: int) -> set[int]:
+def _gateways(leader: int) -> set[int]:
     try:
-        return {child.pid for child in psutil.Process(keeper).children() if child.status() != psutil.STATUS_ZOMBIE}
+        return {below.pid for below in psutil.Process(leader).children(recursive=True) if _is_gateway(below)}
     except psutil.NoSuchProcess:
         return set()
+
+
+def _is_gateway(process: psutil.Process) -> bool:
+    """Whether it has inherited from one that keeps a socket for it."""
+    try:
+        return INHERITS in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _any_listens(pids: set[int], port: int) -> bool:

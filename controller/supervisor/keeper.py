@@ -1,4 +1,7 @@
-"""Starts and ends engine processes for the gateway, with what the launcher does it with, and never beside it."""
+"""Starts and ends engines for the gateway, and starts their sidecars.
+
+With what the launcher does it with, and never beside it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import replace
 
 import httpx2
 
+from controller.config.model import Config, Instance
 from controller.fleet.errors import EngineFailed, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.keeper import Rest
@@ -18,10 +22,10 @@ from controller.launch.progress import Silence
 from controller.launch.sleeper import Sleeper
 from controller.launch.survey import Survey
 from controller.launch.tmux import Tmux, TmuxError
-from controller.launch.unit import Unit, engine_unit
+from controller.launch.unit import Unit, engine_unit, sidecar_unit
 from runtime.processes import exists, is_running
 from state.database import StateError
-from state.desired_states import DesiredStates, Wanted
+from state.desired_states import DesiredState, DesiredStates, Wanted
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
@@ -90,6 +94,22 @@ class LaunchKeeper:
         """Of those that were started: whether the process is there, as far as can be told at once."""
         return {name: exists(launch.process) for name, launch in (await self._launches.all()).items()}
 
+    async def sidecars(self) -> Mapping[str, bool]:
+        """Of those that were started: whether its process runs."""
+        launches, names = await self._launches.all(), sidecars_of(self._fleet.config)
+        started = {name: launches[name].process for name in names if name in launches}
+        return await asyncio.to_thread(lambda: {name: is_running(process) for name, process in started.items()})
+
+    async def has_ended(self, name: str) -> str | None:
+        """How its process ended, if nobody wanted that; None while a launcher is at work, who may be at it."""
+        try:
+            async with alone(self._fleet.config.file):
+                if await self._stopped(name) or await self.runs(name) is not False:
+                    return None
+                return await self.ending(name)
+        except (AtWork, OSError):
+            return None
+
     async def ending(self, name: str) -> str:
         """How its process ended, as tmux tells."""
         try:
@@ -119,20 +139,38 @@ class LaunchKeeper:
             await asyncio.sleep(TURN_POLL_SECONDS)
 
     async def _start(self, name: str) -> None:
-        desired = (await self._desired.all()).get(name)
-        if desired is not None and desired.wanted is Wanted.STOPPED:
+        desired = await self._stopped(name)
+        if desired is not None:
             raise NotPossible(f"{name!r} is not started: it was stopped by {desired.by}")
         unit, launcher = self._launcher(name)
         outcome = (await launcher.up([unit], wait=False))[name]
         if outcome.state is State.FAILED:
             raise EngineFailed(f"{name!r} cannot be started: {outcome.detail}")
 
+    async def _stopped(self, name: str) -> DesiredState | None:
+        """The wish that it does not run, if there is one."""
+        desired = (await self._desired.all()).get(name)
+        return desired if desired is not None and desired.wanted is Wanted.STOPPED else None
+
+    def _instance(self, name: str) -> Instance:
+        """That is called so, or whose sidecar is."""
+        found = self._fleet.instances.get(name)
+        return found.config if found is not None else sidecars_of(self._fleet.config)[name]
+
     def _unit(self, name: str) -> Unit:
-        return engine_unit(self._fleet.config, self._fleet.instances[name].config, self._environment)
+        config, instance = self._fleet.config, self._instance(name)
+        if instance.sidecar is not None and instance.sidecar.name == name:
+            return sidecar_unit(config, instance, instance.sidecar, self._environment)
+        return engine_unit(config, instance, self._environment)
 
     def _launcher(self, name: str) -> tuple[Unit, Launcher]:
         unit = self._unit(name)
-        alone_in_it = replace(self._fleet.config, instances=(self._fleet.instances[name].config,))
+        alone_in_it = replace(self._fleet.config, instances=(self._instance(name),))
         survey = Survey(alone_in_it, [unit], self._tmux, self._client, self._marks)
         sleeper = Sleeper(alone_in_it, self._client, self._marks)
         return unit, Launcher(alone_in_it, survey, self._tmux, self._launches, sleeper, Silence())
+
+
+def sidecars_of(config: Config) -> Mapping[str, Instance]:
+    """Their names, each with the instance that it is beside."""
+    return {one.sidecar.name: one for one in config.instances if one.sidecar is not None}

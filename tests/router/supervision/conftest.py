@@ -16,7 +16,7 @@ import psutil
 
 from controller.fleet import watcher
 from controller.fleet.state import State
-from controller.supervisor import policy, supervisor
+from controller.supervisor import policy, sidecars, supervisor
 from tests.controller.launch.conftest import Workplace, free_port
 from tests.controller.launch.conftest import workplace as workplace
 from tests.router.gateway import Gateway, gateway_of, until
@@ -68,6 +68,7 @@ async def kept(workplace: Workplace, *, up: bool = True) -> AsyncIterator[Kept]:
     looks = dict.fromkeys(watcher.LOOK_SECONDS, 0.05)
     with (
         mock.patch.object(supervisor, "LOOK_SECONDS", 0.05),
+        mock.patch.object(sidecars, "LOOK_SECONDS", 0.05),
         mock.patch.object(watcher, "LOOK_SECONDS", looks),
         mock.patch.object(policy, "FIRST_PAUSE", 0.05),
     ):

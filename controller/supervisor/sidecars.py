@@ -1,0 +1,115 @@
+"""Starts sidecars again that have crashed, with the pauses and chances that engines have. Nothing waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from controller.fleet.errors import FleetError, NotPossible
+from controller.fleet.fleet import Fleet
+from controller.fleet.journal import Happened
+from controller.supervisor.keeper import LaunchKeeper, sidecars_of
+from controller.supervisor.policy import BUDGET, Row
+from controller.supervisor.supervisor import RESTART
+from state.database import StateError
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+
+
+class Course:
+    """What a sidecar went through. ``due``: when it is started again."""
+
+    def __init__(self) -> None:
+        self.row = Row()
+        self.due: float | None = None
+        self._up_since: float | None = None
+
+    @property
+    def given_up(self) -> bool:
+        return self.row.failures > 0 and self.row.pause is None
+
+    def see_up(self, now: float) -> None:
+        self.due = None
+        if self.given_up:  # somebody else has started it
+            self.row = Row()
+        if self._up_since is None:
+            self._up_since = now
+
+    def fail(self, now: float) -> None:
+        self.row = self.row.one_more(0.0 if self._up_since is None else now - self._up_since)
+        self._up_since = None
+        pause = self.row.pause
+        self.due = None if pause is None else now + pause
+
+
+class Sidecars:
+    def __init__(self, fleet: Fleet, keeper: LaunchKeeper) -> None:
+        self._fleet = fleet
+        self._keeper = keeper
+        self._courses: dict[str, Course] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep looking while open."""
+        loop = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+
+    async def look(self) -> None:
+        """Look once at all of them, and do what is to be done, for one after the other."""
+        config = self._fleet.config
+        if self._fleet.has_predecessor or not config.launch.restart:
+            return
+        started, beside = await self._keeper.sidecars(), sidecars_of(config)
+        self._courses = {name: self._courses.get(name) or Course() for name in started}
+        for name, runs in started.items():
+            course = self._courses[name]
+            if runs:
+                course.see_up(time.monotonic())
+            elif course.due is not None and time.monotonic() >= course.due:
+                await self._restart(name, beside[name].model, course)
+            elif course.due is None and not course.given_up:
+                ending = await self._keeper.has_ended(name)
+                if ending is not None:
+                    problem = f"its process ended ({ending})"
+                    self._fleet.journal.tell(Happened.CRASHED, beside[name].model, name, detail=problem)
+                    self._fail(name, beside[name].model, course, problem)
+
+    # -- within --------------------------------------------------------------------------------------------------
+
+    async def _restart(self, name: str, model: str, course: Course) -> None:
+        course.due = None
+        try:
+            await self._keeper.start(name)
+        except NotPossible as refused:  # it was stopped by hand meanwhile
+            log.info("%s", refused)
+        except FleetError as problem:
+            self._fail(name, model, course, str(problem))
+        else:
+            self._fleet.journal.tell(Happened.STARTED, model, name, cause=RESTART)
+
+    def _fail(self, name: str, model: str, course: Course, problem: str) -> None:
+        course.fail(time.monotonic())
+        log.warning("%s: %s", name, problem)
+        if course.given_up:
+            problem = f"{BUDGET} restarts in a row have not helped: {problem}"
+            log.error("%s is given up: %s", name, problem)
+            self._fleet.journal.tell(Happened.GIVEN_UP, model, name, detail=problem)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except StateError as broken:
+                log.error("%s", broken)
+            except Exception:
+                log.exception("looking after the sidecars broke")
+            await asyncio.sleep(LOOK_SECONDS)
