@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator
@@ -31,7 +32,7 @@ class StateError(Exception):
 async def reading(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection to read with. What goes wrong becomes ``StateError``."""
     try:
-        async with database.connect() as connection:
+        async with _connected(database) as connection:
             yield connection
     except (SQLAlchemyError, OSError) as broken:
         raise StateError(f"the state database cannot be read: {_reason(broken)}") from broken
@@ -41,10 +42,25 @@ async def reading(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 async def writing(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction, committed at the end. What goes wrong becomes ``StateError``."""
     try:
-        async with database.begin() as connection:
+        async with _connected(database) as connection, connection.begin():
             yield connection
     except (SQLAlchemyError, OSError) as broken:
         raise StateError(f"the state database cannot be written: {_reason(broken)}") from broken
+
+
+@asynccontextmanager
+async def _connected(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Whoever is cancelled here leaves no connection half made: nobody would end its thread."""
+    connection = database.connect()
+    starting = asyncio.ensure_future(connection.start())
+    try:
+        await asyncio.shield(starting)
+        yield connection
+    finally:
+        if not starting.done():
+            await asyncio.wait([starting])
+        if starting.exception() is None:
+            await asyncio.shield(asyncio.ensure_future(connection.close()))
 
 
 @asynccontextmanager

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from state.database import StateError, open_database
+from state.database import StateError, open_database, reading, writing
 from state.tables import metadata
 
 pytestmark = pytest.mark.anyio
@@ -137,3 +142,37 @@ async def test_a_database_in_memory() -> None:
     """Good for a try: nothing is kept."""
     async with open_database("sqlite://") as database, database.connect() as connection:
         assert (await connection.execute(text("SELECT count(*) FROM sleep_marks"))).scalar() == 0
+
+
+@pytest.mark.parametrize("using", [reading, writing])
+async def test_who_is_cancelled_while_a_connection_is_made_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, using: Any
+) -> None:
+    """It is made to the end and given back to the pool: half of one would keep its thread."""
+    made, go_on, original = asyncio.Event(), asyncio.Event(), aiosqlite.Connection.create_function
+
+    async def create_function(*given: Any, **more: Any) -> None:
+        made.set()
+        await go_on.wait()
+        await original(*given, **more)
+
+    async def use(database: AsyncEngine) -> None:
+        async with using(database) as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async with open_database(f"sqlite:///{tmp_path}/s.db") as database, reading(database):
+        monkeypatch.setattr(aiosqlite.Connection, "create_function", create_function)
+        task = asyncio.create_task(use(database))
+        await made.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        pool = database.pool
+        assert isinstance(pool, AsyncAdaptedQueuePool)
+        assert (pool.checkedout(), pool.checkedin()) == (1, 1)
+        await use(database)
+        assert (pool.checkedout(), pool.checkedin()) == (1, 1)
+    del task
+    gc.collect()  # warns of what was not closed
