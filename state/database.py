@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -50,17 +51,24 @@ async def writing(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def _connected(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Whoever is cancelled here leaves no connection half made: nobody would end its thread."""
+    """Whoever is cancelled has made it whole and given it back: else nobody would end its thread."""
     connection = database.connect()
-    starting = asyncio.ensure_future(connection.start())
     try:
-        await asyncio.shield(starting)
+        await _to_the_end(connection.start())
         yield connection
     finally:
-        if not starting.done():
-            await asyncio.wait([starting])
-        if starting.exception() is None:
-            await asyncio.shield(asyncio.ensure_future(connection.close()))
+        if connection.sync_connection is not None:
+            await _to_the_end(connection.close())
+
+
+async def _to_the_end(work: Coroutine[Any, Any, object]) -> None:
+    """Whoever is cancelled meanwhile waits until it is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    finally:
+        if not task.done():
+            await asyncio.wait([task])
 
 
 @asynccontextmanager

@@ -53,10 +53,11 @@ class Pace:
         self._last: float | None = None
 
     async def next(self) -> None:
+        now = asyncio.get_running_loop().time
         async with self._lock:
             if self._last is not None:
-                await asyncio.sleep(max(0.0, self._last + self._seconds - time.monotonic()))
-            self._last = time.monotonic()
+                await asyncio.sleep(max(0.0, self._last + self._seconds - now()))
+            self._last = now()
 
 
 class Launcher:
@@ -140,7 +141,7 @@ class Launcher:
                 await pace.next()
             self._progress.tell(unit.name, "starting", decision.reason)
             try:
-                pane = await asyncio.shield(self._start(unit, pane))
+                pane = await self._start_whole(unit, pane)
             except (CannotStart, HandoverFailed, TmuxError, OSError) as problem:
                 return self._failed(unit, str(problem))
         else:
@@ -149,6 +150,15 @@ class Launcher:
         if not wait:
             return self._ended(unit, Outcome(State.STARTED, "", decision.differences))
         return await self._wait(unit, pane, decision.differences)
+
+    async def _start_whole(self, unit: Unit, before: Pane | None) -> Pane:
+        """Whoever is cancelled meanwhile waits: what has been started is to be in the records."""
+        starting = asyncio.ensure_future(self._start(unit, before))
+        try:
+            return await asyncio.shield(starting)
+        finally:
+            if not starting.done():
+                await asyncio.wait([starting])
 
     async def _start(self, unit: Unit, before: Pane | None) -> Pane:
         last = (await self._launches.all()).get(unit.name)

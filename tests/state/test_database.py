@@ -145,13 +145,14 @@ async def test_a_database_in_memory() -> None:
 
 
 @pytest.mark.parametrize("using", [reading, writing])
-async def test_who_is_cancelled_while_a_connection_is_made_leaves_none_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, using: Any
+@pytest.mark.parametrize("step", ["create_function", "rollback"])
+async def test_who_is_cancelled_leaves_no_connection_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, using: Any, step: str
 ) -> None:
-    """It is made to the end and given back to the pool: half of one would keep its thread."""
-    made, go_on, original = asyncio.Event(), asyncio.Event(), aiosqlite.Connection.create_function
+    """While one is made, or given back: that is done before the database can be closed, or its thread would stay."""
+    made, go_on, original = asyncio.Event(), asyncio.Event(), getattr(aiosqlite.Connection, step)
 
-    async def create_function(*given: Any, **more: Any) -> None:
+    async def slow(*given: Any, **more: Any) -> None:
         made.set()
         await go_on.wait()
         await original(*given, **more)
@@ -161,7 +162,7 @@ async def test_who_is_cancelled_while_a_connection_is_made_leaves_none_behind(
             await connection.execute(text("SELECT 1"))
 
     async with open_database(f"sqlite:///{tmp_path}/s.db") as database, reading(database):
-        monkeypatch.setattr(aiosqlite.Connection, "create_function", create_function)
+        monkeypatch.setattr(aiosqlite.Connection, step, slow)
         task = asyncio.create_task(use(database))
         await made.wait()
         task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
@@ -12,10 +13,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
 
+from benchmarks.virtual_time import run
+from controller.launch import launcher
+from controller.launch.launcher import Pace
 from controller.launch.tmux import Tmux
 from tests.controller.launch.conftest import SERVER, Workplace, free_port, server, shell, tmux
 
@@ -263,12 +268,39 @@ def test_engines_that_share_a_gpu_start_one_after_another(workplace: Workplace) 
     assert "b: waiting, it may share a GPU with a" in workplace.output
 
 
-def test_launches_keep_their_distance(workplace: Workplace) -> None:
-    """launch_delay_seconds lies between any two starts."""
-    workplace.write(*(shell(name, f"date +%s.%N > {name}.start; exit 1") for name in "ab"), launch_delay_seconds=0.4)
-    workplace.up()
-    first, second = sorted(float((workplace.folder / f"{name}.start").read_text()) for name in "ab")
-    assert second - first >= 0.3
+def test_launches_keep_their_distance() -> None:
+    """However many want to start at once, and however late one of them comes."""
+
+    async def starts() -> list[float]:
+        pace, moments = Pace(0.4), []
+
+        async def start(after: float) -> None:
+            await asyncio.sleep(after)
+            await pace.next()
+            moments.append(asyncio.get_running_loop().time())
+
+        await asyncio.gather(*(start(after) for after in (0, 0, 0, 2, 2.1)))
+        return moments
+
+    assert run(starts()) == pytest.approx([0, 0.4, 0.8, 2, 2.4])
+
+
+def test_every_engine_waits_for_its_turn(workplace: Workplace) -> None:
+    """That launch_delay_seconds gives; the frontend does not."""
+    turns: list[float] = []
+
+    class Counted(Pace):
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        async def next(self) -> None:
+            turns.append(self.seconds)
+
+    router = {"enable_router": True, "router_port": free_port()}
+    workplace.write(server("a"), server("b"), router=router, launch_delay_seconds=90)
+    with mock.patch.object(launcher, "Pace", Counted):
+        assert workplace.up() == 0
+    assert turns == [90, 90]
 
 
 def test_only_and_no_wait(workplace: Workplace) -> None:
