@@ -59,7 +59,8 @@ class Outlooks:
         seconds = min((tenants.wake_seconds(one) + one.remaining_sleep() for one in asleep), default=None)
         for position, entry in enumerate(self._arbiter.waiting, 1):
             if entry.model == model:
-                return Outlook(entry.why or "asleep", position, seconds)
+                more = max(0.0, entry.until - self._fleet.clock())
+                return Outlook(entry.why or "asleep", position, None if seconds is None else seconds + more)
         if asleep:
             return Outlook("asleep", seconds=seconds)
         return Outlook(next((one.problem for one in instances if one.problem), "not there"))

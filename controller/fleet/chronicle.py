@@ -15,6 +15,7 @@ from state.events import Events
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
+PRUNE_EVERY = 1000
 MOST_UNWRITTEN = 10_000
 """When the database cannot be written for so long that more would wait, the oldest are lost, and the log says so."""
 
@@ -76,6 +77,8 @@ class Chronicle:
                 return True
             try:
                 await self._events.add([asdict(event) for event in batch])
+                if batch[-1].number // PRUNE_EVERY > (batch[0].number - 1) // PRUNE_EVERY:
+                    await self._events.prune()
             except StateError:
                 lost = max(0, len(batch) + len(self._unwritten) - MOST_UNWRITTEN)
                 log.exception("events could not be written; %d are lost", lost)

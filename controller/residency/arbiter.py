@@ -33,6 +33,9 @@ SPARED_SECONDS = 0.5
 SUM_SECONDS = 1.0
 """How long it may be overlooked, while nobody waits, that more is awake than should be."""
 
+REFUSED_SECONDS = 60.0
+"""How often it is told that a model can have no room: clients may ask for it again and again."""
+
 AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING})
 """States in which nobody else of the model has to be woken."""
 
@@ -51,6 +54,7 @@ class Arbiter:
         self._granted: set[str] = set()
         self._leaving: dict[str, Evict] = {}
         self._spared: dict[str, float] = {}
+        self._refused: dict[str, tuple[str, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -255,7 +259,7 @@ class Arbiter:
         elif isinstance(step, Wait):
             if not entry.why:  # told once: what it waits for changes with every step of the others
                 self._fleet.journal.tell(Happened.WAITS, entry.model, cause=entry.cause, detail=step.cause)
-            entry.why = step.cause
+            entry.why, entry.until = step.cause, self._now() + step.seconds
 
     def _answer(self) -> None:
         """Tell who waits for just one instance, and not for our wake, what has become of it meanwhile."""
@@ -282,7 +286,10 @@ class Arbiter:
 
     def _refuse(self, entry: Waiting, reason: str) -> None:
         entry.refusal = reason
-        self._fleet.journal.tell(Happened.REFUSED, entry.model, cause=entry.cause, detail=reason)
+        told, at = self._refused.get(entry.model, ("", NEVER))
+        if told != reason or self._now() - at >= REFUSED_SECONDS:
+            self._refused[entry.model] = reason, self._now()
+            self._fleet.journal.tell(Happened.REFUSED, entry.model, cause=entry.cause, detail=reason)
         if entry.outcome is not None:
             self._tell(entry, NoRoom(f"There can be no room for {entry.model!r}: {reason}."))
         self._fleet.models[entry.model].notify()

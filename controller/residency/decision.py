@@ -100,10 +100,11 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """``cause``: what for."""
+    """``cause``: what for. ``seconds``: until time alone helps it, as far as is known."""
 
     model: str
     cause: str
+    seconds: float = 0.0
 
 
 Step = Admit | Evict | Refuse | Wait
@@ -137,6 +138,7 @@ class _Room:
         self._coming: dict[str, int] = {}
         self._leaving: set[str] = set()
         self.again = NEVER
+        self._ripe = NEVER
         for one in residents:
             if one.leaving is not None:
                 self._leave(one, one.leaving)
@@ -171,6 +173,7 @@ class _Room:
             if self._fits(wish, name):
                 self._take(wish, name)
                 return [Admit(wish.model, name)]
+        self._ripe = NEVER
         plans = [(plan, name) for name in possible if (plan := self._plan(wish, name, busy=False)) is not None]
         aged = wish.waits >= self._rules.max_wait_seconds
         if not plans and aged:
@@ -179,11 +182,11 @@ class _Room:
             self.again = min(self.again, self._rules.max_wait_seconds - wish.waits)
         if not plans:
             self._take(wish, possible[0])
-            return [Wait(wish.model, self._why(wish))]
+            return [self._wait(wish)]
         victims, name = min(plans, key=lambda plan: sum(_worth(one) for one in plan[0]))
         steps = [self._evict(one, wish.model, firmly=aged) for one in victims]
         self._take(wish, name)
-        return [*steps] or [Wait(wish.model, self._why(wish))]
+        return [*steps] or [self._wait(wish)]
 
     # -- what fits -----------------------------------------------------------------------------------------------
 
@@ -241,7 +244,7 @@ class _Room:
             return False
         young = self._rules.min_awake_seconds - one.awake_seconds
         if young > 0:
-            self.again = min(self.again, young)
+            self.again, self._ripe = min(self.again, young), min(self._ripe, young)
             return False
         return True
 
@@ -274,8 +277,13 @@ class _Room:
             return f"{wish.model!r} may not be awake with {pinned[0]!r}, which is pinned"
         return None
 
-    def _why(self, wish: Wish) -> str:
-        return "room is being made" if self._coming else "everybody who could leave is busy"
+    def _wait(self, wish: Wish) -> Wait:
+        if self._coming:
+            return Wait(wish.model, "room is being made")
+        patience = max(0.0, self._rules.max_wait_seconds - wish.waits)
+        if self._ripe < patience:
+            return Wait(wish.model, "who could leave has only just woken", self._ripe)
+        return Wait(wish.model, "everybody who could leave is busy", patience)
 
 
 def _worth(one: Resident) -> float:

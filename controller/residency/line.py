@@ -12,8 +12,8 @@ from controller.fleet.instance import Instance
 class Waiting:
     """``among``: the replicas that would do. ``since``: on the fleet's clock.
 
-    ``why``: what it waits for now. ``refusal``: why it can never be. ``outcome``: of a wake of just one
-    instance, and how many await it (``askers``).
+    ``why``: what it waits for now, ``until`` when at the latest, if that is known. ``refusal``: why it can never be.
+    ``outcome``: of a wake of just one instance, and how many await it (``askers``).
     """
 
     model: str
@@ -21,6 +21,7 @@ class Waiting:
     since: float
     cause: str
     why: str = ""
+    until: float = 0.0
     refusal: str = ""
     outcome: asyncio.Future[None] | None = None
     askers: int = 0

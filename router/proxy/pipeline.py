@@ -188,7 +188,7 @@ class Pipeline:
 
     async def _is_down(self, flight: Flight, gone: Instance) -> bool:
         """Whether nobody is left to ask, and somebody sees to that: then it waits, as a request does that comes now."""
-        if not gone.attended:
+        if not gone.attended or gone.clock() >= _deadline(flight):
             return False
         await flight.route.replicas.find_out(gone)
         flight.candidates = flight.route.instances
@@ -207,8 +207,7 @@ class Pipeline:
 
     async def _wait(self, flight: Flight) -> Instance:
         tracked, candidates = flight.tracked, flight.candidates
-        patience = (one.config.sleep.wake_timeout_seconds for one in candidates or flight.route.replicas.instances)
-        deadline = tracked.arrived + max(patience)
+        deadline = _deadline(flight)
         began = tracked.wait_begins()
         instance: Instance | None = None
         try:
@@ -272,6 +271,12 @@ class Pipeline:
             await flight.call.door.finish(done)
         finally:
             flight.give_back()
+
+
+def _deadline(flight: Flight) -> float:
+    """Until when it waits for an engine to be ready."""
+    among = flight.candidates or flight.route.replicas.instances
+    return flight.tracked.arrived + max(one.config.sleep.wake_timeout_seconds for one in among)
 
 
 def refuse(call: Call, error: GatewayError) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +55,19 @@ def test_the_busy_the_pinned_and_the_young_stay() -> None:
         assert outcome.again <= 15
     pinned = at(gpu(80), awake("a", 60, pinned=True), asleep("b"), wishes=[wish("b", 30)])
     assert isinstance(pinned.steps[0], Refuse)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "seconds"),
+    [
+        ({"idle": False}, "everybody who could leave is busy", 11.0),
+        ({"awake_seconds": 8.0}, "who could leave has only just woken", 2.0),
+        ({"leaving": 1}, "room is being made", 0.0),
+    ],
+)
+def test_who_waits_is_told_what_for_and_how_long_at_most(state: dict[str, Any], cause: str, seconds: float) -> None:
+    outcome = at(gpu(80), awake("a", 60, **state), asleep("b"), wishes=[wish("b", 30, waits=4.0)])
+    assert outcome.steps == (Wait("b", cause, seconds),)
 
 
 def test_wake_cost_and_priority_weigh_against_disuse() -> None:

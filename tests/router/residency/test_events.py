@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from controller.fleet import chronicle
+from controller.fleet.journal import Happened
+from state import events
 from tests.router.gateway import Gateway, Spec, code_of, engines, gateway, until, whole
 from tests.router.proxy.scripted import raw
 from tests.router.residency.test_room import SETTINGS, begin, of
@@ -45,6 +48,25 @@ async def test_a_walk_through_models_is_told(tmp_path: Path) -> None:
         assert 'torpor_evictions_total{model="a"}' in page
         assert 'torpor_wake_duration_seconds_count{cause="request",level="1",model="b"} 1.0' in page
         assert 'torpor_requests_served_by_wake_total{model="b"} 1.0' in page
+
+
+async def test_a_refusal_that_is_asked_for_again_and_again_does_not_fill_the_log(tmp_path: Path) -> None:
+    async with whole(tmp_path, of("huge", 90), **SETTINGS) as running:
+        await begin(running, "huge")
+        for _ in range(5):
+            assert code_of(await running.complete("huge")) == (503, "insufficient_gpu_memory")
+        assert [one["what"] for one in await story(running)].count("refused") == 1
+
+
+async def test_the_oldest_are_forgotten_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chronicle, "PRUNE_EVERY", 10)
+    monkeypatch.setattr(events, "KEPT", 20)
+    async with whole(tmp_path, Spec("a")) as running:
+        for _ in range(50):
+            running.fleet.journal.tell(Happened.WAITS, "a")
+        running.fleet.journal.recent.clear()
+        await running.live.chronicle.finish()
+        assert 20 <= len(await story(running)) < 30
 
 
 async def test_what_happened_before_a_restart_is_not_forgotten(tmp_path: Path) -> None:

@@ -94,6 +94,23 @@ async def test_who_had_to_leave_may_come_back_at_any_time(tmp_path: Path) -> Non
         assert (await gateway.complete("a")).status_code == 200
 
 
+async def test_who_waits_for_a_busy_one_is_not_told_of_its_own_wake_alone(tmp_path: Path) -> None:
+    patient = {**SETTINGS, "residency": {"min_awake_seconds": 0, "max_wait_seconds": 60}}
+    async with whole(tmp_path, of("hot", 60), of("cold", 60), **patient) as gateway:
+        await begin(gateway, "cold")
+        gateway.sims["hot"].fault(silent_after_tokens={"tokens": 2, "times": 1})
+        async with raw(gateway) as stream:
+            await stream.post("/v1/completions", {"model": "hot", "prompt": "x", "stream": True, "max_tokens": 5})
+            await stream.head()
+            cold = asyncio.create_task(gateway.complete("cold"))
+            outlooks: Any = gateway.live.outlooks
+            await until(lambda: outlooks.of("cold").position == 1)
+            outlook = outlooks.of("cold")
+            assert outlook.cause == "everybody who could leave is busy"
+            assert 60 < outlook.seconds + 5 < 75
+        assert (await cold).status_code == 200
+
+
 async def test_room_is_made_for_a_wake_by_hand(tmp_path: Path) -> None:
     async with whole(tmp_path, of("a", 60), of("b", 60), **SETTINGS) as gateway:
         await begin(gateway, "b")
