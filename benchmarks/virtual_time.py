@@ -1,16 +1,19 @@
 """An event loop whose time passes at once: when nothing is left to do now, it is the time of the next timer.
 
-Nothing outside the loop has a place in it: no threads, no sockets, no processes.
+Nothing outside the loop has a place in it: no sockets, no processes. What is left to a thread is done in the next
+round of the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class NothingLeft(Exception):
@@ -40,6 +43,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jump.now
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        async def work() -> T:
+            return func(*args)
+
+        return self.create_task(work())
 
     def turn(self, times: int = 1) -> None:
         """Do what can be done now, so many rounds of it. No time passes."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from controller.config.model import Config
+from controller.config.model import Instance as InstanceConfig
 from controller.fleet.adapter_route import AdapterRoute
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
@@ -43,7 +45,7 @@ class Live:
         self.chronicle = company.chronicle
         self.supervisor = company.supervisor
         self.stopping = asyncio.Event()
-        self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model))
+        self.traffic = TrafficMonitor(config.models, lambda model: _ready_since(fleet, model), fleet.clock, fleet.wall)
         self.makers = Makers()
         self.engine_metrics = EngineMetrics(fleet)
         self.sleep = SleepManager(fleet, self.traffic)
@@ -56,22 +58,25 @@ class Live:
         self.key = key
         self.left = False
         self._sleeping: asyncio.Task[None] | None = None
-        self._settle()
+        self._settle(config)
 
     def apply(self, config: Config, renewed: Collection[str] = ()) -> None:
         """From now on it is as in ``config``: nothing is awaited, and no request is lost.
 
-        ``renewed``: instances whose engine is another, though its address may be the same.
+        ``renewed``: instances whose engine is another, though its address may be the same. Those of a model that is
+        gone stay, and no name leads there, until it has served what it was asked.
         """
-        traffic = dict(self.traffic.models)
-        self.config = config
-        left = self.fleet.apply(config, renewed)
-        self.traffic.watch(config.models)
-        self._settle()
-        for one in left:
-            model = one.instance.config.model
-            self.farewells.begin(one, None if model in self.fleet.models else traffic[model])
-        self.put_idle_to_sleep()
+        staying = self._still_asked(config)
+        self.config, whole = config, replace(config, instances=(*config.instances, *staying))
+        left = self.fleet.apply(whole, renewed, {one.model for one in staying})
+        self.traffic.watch(whole.models)
+        self._settle(whole)
+        for one in staying:
+            self.farewells.outlast(one.name, self.traffic.models[one.model], lambda: self.apply(self.config))
+        for gone in left:
+            self.farewells.begin(gone)
+        if not self.left:
+            self.put_idle_to_sleep()
 
     def leave(self, url: str) -> None:
         """Another gateway takes over at ``url``: to it goes whatever has not been sent to an engine yet.
@@ -87,7 +92,8 @@ class Live:
             self._sleeping.cancel()
         for instance in self.fleet.instances.values():
             instance.journal = Journal()  # what happened to the fleet is told by the next gateway
-            instance.enter_ready()
+            if instance.config.model in self.config.models:
+                instance.enter_ready()
         for route in routes:
             if isinstance(route, AdapterRoute):
                 route.put(dict.fromkeys(route.replicas.instances))
@@ -108,13 +114,23 @@ class Live:
         for pool in self.pools.values():
             pool.close()
 
-    def _settle(self) -> None:
-        """All that is not the fleet's, once the fleet is as the configuration says."""
-        router = self.config.router
-        self.key.become(self.config.api_key)
+    def _still_asked(self, config: Config) -> list[InstanceConfig]:
+        """Instances of models that ``config`` has no more, and that have requests."""
+        named = {one.name for one in config.instances}
+        return [
+            instance.config
+            for name, instance in self.fleet.instances.items()
+            if name not in named and (model := instance.config.model) not in config.models
+            if self.traffic.models[model].in_flight
+        ]
+
+    def _settle(self, whole: Config) -> None:
+        """All that is not the fleet's, once the fleet is as it should be. ``whole``: with what still leaves."""
+        router = whole.router
+        self.key.become(whole.api_key)
         self.buffered.limit = int(router.max_buffered_mb * MEGABYTE)
         self.buffered.largest = int(router.max_body_mb * MEGABYTE)
-        served = serving(self.config, self.traffic, self.serving)
+        served = serving(whole, self.traffic, self.serving)
         self.serving.clear()
         self.serving.update(served)
         self.queues.clear()

@@ -62,7 +62,8 @@ class Reload:
         """
         self._check()
         async with self._lock:
-            before, known = self._live.config, name in self._live.fleet.instances
+            before = self._live.config
+            known = any(one.name == name for one in before.instances)
             if known:
                 wanted = await self._wanted()
                 self._live.apply(_with_one_of(before, wanted, name), [name])

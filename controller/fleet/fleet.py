@@ -67,11 +67,12 @@ class Fleet:
         self._held: dict[str, asyncio.Event] = {}
         self.apply(config)
 
-    def apply(self, config: Config, renewed: Collection[str] = ()) -> list[Transitions]:
+    def apply(self, config: Config, renewed: Collection[str] = (), leaving: Collection[str] = ()) -> list[Transitions]:
         """From now on it is as in ``config``. What stays keeps its state, and whatever is in flight or waits for it.
 
-        ``renewed``: instances whose engine is another, though its address may be the same. Returns those that nothing
-        new will reach. They are the caller's: the requests in flight on them, and their end.
+        ``renewed``: instances whose engine is another, though its address may be the same. ``leaving``: models to which
+        no name leads any more. Returns instances that nothing new will reach. They are the caller's: the requests in
+        flight on them, and their end.
         """
         self.config = config
         before = dict(self.transitions)
@@ -80,7 +81,7 @@ class Fleet:
             known = None if wanted.name in renewed else before.get(wanted.name)
             self.transitions[wanted.name] = self._keep(wanted, known)
         _become(self.instances, {name: one.instance for name, one in self.transitions.items()})
-        self._regroup(config)
+        self._regroup(config, leaving)
         left = [one for name, one in before.items() if self.transitions.get(name) is not one]
         for name, one in self.transitions.items():
             if before.get(name) is not one:
@@ -105,7 +106,7 @@ class Fleet:
         instance.configure(config, instance.engine if as_before else self._connect(config))
         return before
 
-    def _regroup(self, config: Config) -> None:
+    def _regroup(self, config: Config, leaving: Collection[str]) -> None:
         """Models and routes, once the instances are there. Those of a model that is gone stay as they are, unnamed."""
         models = {}
         for model in config.models:
@@ -113,14 +114,13 @@ class Fleet:
             models[model] = replicas = self.models.get(model) or Replicas(model, members, self.clock)
             replicas.waker = self.waker
             replicas.consist_of(members)
-        for model in self.models.keys() - models.keys():
-            self.models[model].on_its_own()
         _become(self.models, models)
         routes: dict[str, Route] = {}
-        for replicas in models.values():
-            routes.update(routes_of(replicas, self.routes))
+        for model, replicas in models.items():
+            if model not in leaving:
+                routes.update(routes_of(replicas, self.routes))
         for name, route in self.routes.items():
-            if not route.configured and models.get(route.model) is route.replicas:
+            if not route.configured and route.model not in leaving and models.get(route.model) is route.replicas:
                 routes.setdefault(name, route)
         _become(self.routes, routes)
 

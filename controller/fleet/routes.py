@@ -39,7 +39,7 @@ class Replicas:
         self._changed = asyncio.Event()
         self._ready: tuple[Instance, ...] = ()
         self.consist_of(transitions)
-        self.waker: Waker = self._own_waker()
+        self.waker: Waker = AtOnce({one.instance.name: one for one in transitions})
 
     def consist_of(self, transitions: Sequence[Transitions]) -> None:
         """From now on these."""
@@ -52,11 +52,6 @@ class Replicas:
         for route in list(self.routes):
             route.follow()
         self.notify()
-
-    def on_its_own(self) -> None:
-        """Its model has left the configuration: what waits for it is woken, whoever is in charge of the others."""
-        self.waker.unwant(self.model)
-        self.waker = self._own_waker()
 
     @property
     def sleeping(self) -> bool:
@@ -137,9 +132,6 @@ class Replicas:
         due = [instance for instance, view in views if view.wakes_on_request and view.wake_at <= now]
         if due:
             self.waker.help(due, LOAD)
-
-    def _own_waker(self) -> Waker:
-        return AtOnce({one.name: transitions for one, transitions in self._transitions.items()})
 
     def notify(self) -> None:
         """Have those who wait look again."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from controller.fleet.errors import TransitionRefused
+from controller.fleet.errors import NotPossible, TransitionRefused
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,18 @@ class SingleFlight:
         return task
 
     async def join(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do it, or wait for whoever does. Leaving does not stop it."""
-        await asyncio.shield(self.start(what, work))
+        """Do it, or wait for whoever does. Leaving does not stop it.
+
+        Raises ``NotPossible`` when all is stopped meanwhile.
+        """
+        task = self.start(what, work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            asking = asyncio.current_task()
+            if not task.cancelled() or (asking is not None and asking.cancelling()):
+                raise
+            raise NotPossible(f"{self._name!r} has been taken out of service meanwhile") from None
 
     async def aclose(self) -> None:
         for task in self._tasks.values():

@@ -282,12 +282,13 @@ class Transitions(Finding):
                     if isinstance(stopped, EngineError):
                         raise EngineFailed(str(stopped)) from stopped
                     raise
-            instance.enter_leaving()
+            if instance.state is not State.ASLEEP:  # what sleeps takes no more than that while it ends
+                instance.enter_leaving()
             settled = await self.scales(instance, 0)
             try:
                 await self.keeper.stop(instance.name)
                 await settled()
-            except BaseException:
+            except Exception:
                 await self._find_out()
                 raise
             await self._marks.clear()

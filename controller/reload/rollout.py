@@ -158,12 +158,12 @@ class Rollout:
 
     async def _has_room(self, name: str, seconds: float) -> bool:
         """One that slept takes more memory as it starts: others that are idle leave for it, if they do in time."""
-        deadline = time.monotonic() + seconds
         try:
-            while not await self._gateway.has_room(name):
-                if time.monotonic() > deadline:
-                    return False
-                await asyncio.sleep(ROOM_POLL_SECONDS)
+            async with asyncio.timeout(seconds):
+                while not await self._gateway.has_room(name):  # noqa: ASYNC110  # over HTTP
+                    await asyncio.sleep(ROOM_POLL_SECONDS)
+        except TimeoutError:
+            return False
         except (NoGateway, GatewayRefused) as silent:
             self._tell(f"{name}: {silent}")
         return True

@@ -329,7 +329,7 @@ class Arbiter:
 
     def _still(self, step: Evict, instance: Instance) -> bool:
         """Whether it is still to leave, as the turn comes to it."""
-        if not self._is_wanted(step):
+        if self._fleet.instances.get(step.name) is not instance or not self._is_wanted(step):
             return False
         return step.firmly or (instance.in_flight == 0 and self._fleet.models[instance.config.model].waiting == 0)
 

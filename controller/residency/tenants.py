@@ -82,12 +82,14 @@ def resident(
     instance: Instance, config: Config, *, waited_for: bool, leaving: int | None, granted: bool, spared: bool
 ) -> Resident:
     """``waited_for``: requests for its model wait. ``spared``: it was asked to leave lately, and could not."""
-    settings, now = config.settings_of(instance.config.model), instance.clock()
+    settings, now, asleep = config.settings_of(instance.config.model), instance.clock(), levels(instance)
+    if leaving is not None:  # other settings may wish for another level by now
+        asleep = {leaving: footprint_of(instance).at(leaving), **asleep}
     return Resident(
         name=instance.name,
         model=instance.config.model,
         awake=granted or instance.state in HOLDING or (instance.state is State.FAILED and not instance.gone),
-        asleep=levels(instance),
+        asleep=asleep,
         leaving=leaving,
         settled=instance.state is State.READY and not spared,
         idle=instance.in_flight == 0 and not waited_for,

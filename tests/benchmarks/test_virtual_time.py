@@ -44,3 +44,14 @@ def test_who_waits_for_ever_is_told() -> None:
     """Instead of hanging."""
     with pytest.raises(NothingLeft):
         run(asyncio.Event().wait())
+
+
+def test_what_is_left_to_a_thread_is_done_in_turn() -> None:
+    """And what goes wrong there is told to who left it."""
+
+    async def leave() -> int:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(lambda: 1 // 0)
+        return await asyncio.to_thread(int, "7")
+
+    assert run(leave()) == 7

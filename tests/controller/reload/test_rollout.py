@@ -131,7 +131,7 @@ def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplac
     sections = {
         "gpus": {0: {"memory_gib": 64}},
         "residency": {"min_awake_seconds": 0},
-        "sleep_manager": {"drain_timeout_seconds": 1, "min_sleep_duration": 0},
+        "sleep_manager": {"drain_timeout_seconds": 1 if pinned else 10, "min_sleep_duration": 0},
         "models": {name: {"pinned": pinned} for name in "ab"},
     }
     models[2]["start"] = "asleep"

@@ -1,4 +1,5 @@
-"""A fleet with its arbiter, in virtual time: all real but the engines, which note whatever must not happen to them.
+"""A gateway with its fleet and its arbiter, in virtual time: all real but the engines, which note whatever must not
+happen to them, the launcher (``yard``), and HTTP.
 
 house = House([tenant("a", 30), tenant("b", 60)], gpus={0: 80})
 held = house.engines["b"].hold("wake")       # as on the stage of one instance
@@ -12,201 +13,94 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import random
 import tempfile
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import yaml
 
 from benchmarks.virtual_time import VirtualLoop
+from controller.adapters.controller import AdapterController
 from controller.config.load import load
+from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet import fleet as fleet_module
+from controller.fleet.chronicle import Chronicle
 from controller.fleet.errors import Unavailable
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Event
 from controller.fleet.state import State
+from controller.launch.unit import Unit
+from controller.reload.rollout import Rollout
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.footprint import Footprint
-from controller.residency.memory import HOST, NOTHING, Memory, larger
-from runtime.engines.base import Engine, EngineTimeout, Sight
-from state.launches import Launch, Launches
+from controller.residency.memory import HOST, NOTHING
+from controller.service import Company
+from controller.supervisor.supervisor import Supervisor
+from router.auth.guard import Key
+from router.lifespan import Live
+from router.reload import Reload
+from router.traffic.monitor import Outcome
+from runtime.engines.base import Engine
+from state.desired_states import DesiredState, Wanted
+from state.launches import Launches
 from state.sleep_marks import Phase, SleepMark
-from tests.controller.fleet.stage import FakeEngine, FakeMarks, FakeOrigin, Steps, refused, unreachable
+from tests.controller.fleet.stage import FakeMarks, Steps
+from tests.controller.residency.tenant_engine import TenantEngine, TenantOrigin
+from tests.controller.residency.yard import LAUNCHER, NextDoor, NoLaunches, Yard, YardKeeper, YardLauncher, units_of
 
 SETTLES = 200
 """Rounds in which whatever can happen at once has happened."""
 
+FIRST_PORT = 20_000
+
 
 def tenant(name: str, size: float, **more: Any) -> dict[str, Any]:
-    """One instance, as in the YAML. It keeps 1 GiB asleep."""
+    """One instance, as in the YAML. It keeps 1 GiB asleep. It runs elsewhere."""
     entry = {"name": name, "model": name, "engine": "sim", "url": f"http://{name}.invalid:1", "gpus": [0]}
     return {**entry, "engine_args": ["--enable-sleep-mode"], "memory_gib": size, "asleep_memory_gib": 1, **more}
 
 
-class NoLaunches(Launches):
+def launched(number: int, name: str, size: float, **more: Any) -> dict[str, Any]:
+    """One that the launcher starts. ``number``: no other's."""
+    entry = {**tenant(name, size, **more), "port": FIRST_PORT + number}
+    del entry["url"]
+    return entry
+
+
+class Ears(logging.Handler):
+    """Hears of errors that nobody expected."""
+
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self._heard.append(logging.Formatter().format(record))
+
+
+class NoAdapters(AdapterController):
     def __init__(self) -> None: ...
 
-    async def all(self) -> Mapping[str, Launch]:
-        return {}
+    async def declare(self, _: Any) -> None:
+        await asyncio.sleep(0)
 
-
-class Asked(FakeOrigin):
-    """``told``: what the gateway knows. Between its question and its call an engine may start anew unseen."""
-
-    told: str | None = None
-
-    async def process(self) -> str | None:
-        self.told = await super().process()
-        return self.told
-
-
-class TenantEngine(FakeEngine):
-    """``serving``: the requests it has. ``lasts``: seconds each step takes. ``astray``: not all that happened to it is
-    known to the fleet."""
-
-    def __init__(self, name: str, footprint: Footprint, *, tells: bool) -> None:
-        super().__init__(Steps(), tells=tells)
-        self.name = name
-        self.footprint = footprint
-        self.origin = Asked(Steps())
-        self.serving: set[Client] = set()
-        self.lasts: dict[str, float] = {}
-        self.faults: list[str] = []
-        self.level = 0
-        self.there = True
-        self.astray = False
-        self.falling = 0
-        self.at_work: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
-        self._processes = 100
-        self.origin.now = f"{name}:{self._processes}"
-
-    @property
-    def wrong(self) -> list[str]:
-        return [what for what in self.steps.happened if what.startswith(("died", "reached"))]
-
-    @property
-    def memory(self) -> Memory:
-        """What it takes now."""
-        if not self.there:
-            return NOTHING
-        if self.asleep:
-            return self.footprint.at(self.level)
-        return larger(self.footprint.awake, self.footprint.at(self.falling)) if self.falling else self.footprint.awake
-
-    async def _answers(self, step: str, note: str = "") -> None:
-        process = self.origin.now
-        await self.steps.take(step, note)
-        if seconds := self.lasts.get(step):
-            await asyncio.sleep(seconds)
-        if not self.there or self.origin.now != process:
-            raise unreachable()
-
-    async def busy(self) -> int | None:
-        await self._answers("busy")
-        return len(self.serving) + self.running
-
-    async def is_asleep(self) -> bool | None:
-        await self._answers("is_asleep")
-        return self.asleep if self.capabilities.tells_sleep else None
-
-    async def healthy(self) -> bool | None:
-        await self.steps.take("healthy")
-        return self.there and self.up
-
-    async def look(self) -> Sight:
-        self.looks += 1
-        if not self.there or not self.up:
-            return Sight(False, None)
-        return Sight(await self.healthy(), await self.is_asleep())
-
-    async def sleep(self, level: int) -> None:
-        await self._whole(self._sleep(level))
-
-    async def wake(self, level: int | None) -> None:
-        await self._whole(self._wake(level))
-
-    async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
-        """One after the other, and to the end: an engine does not notice that a gateway was stopped."""
-        process = self.origin.now
-
-        async def in_turn() -> None:
-            async with self._turn:
-                if self.origin.now != process:
-                    work.close()
-                    raise unreachable()
-                try:
-                    await work
-                finally:
-                    self.falling = 0
-
-        task = asyncio.create_task(in_turn())
-        self.at_work.add(task)
-        task.add_done_callback(self.at_work.discard)
-        task.add_done_callback(lambda one: one.cancelled() or one.exception())
-        await asyncio.shield(task)
-
-    async def _sleep(self, level: int) -> None:
-        self.falling = 0 if self.asleep else level
-        fault = self._fault("sleep")
-        await self._answers("sleep", f"sleep {level}")
-        if fault != "late, undone":
-            if self.serving or self.running:
-                self.steps.happened.append("died: released while busy")
-            self.asleep, self.level = True, level
-        if fault:
-            raise EngineTimeout(self.name, "POST /sleep", "no answer")
-
-    async def _wake(self, level: int | None) -> None:
-        fault = self._fault("wake")
-        await self._answers("wake", f"wake {level}")
-        if fault == "refused":
-            raise refused()
-        if fault != "late, undone":
-            if not self.asleep and not self.capabilities.tells_sleep and self.origin.told == self.origin.now:
-                self.steps.happened.append("died: resumed while awake")
-            self.asleep = False
-        if fault:
-            raise EngineTimeout(self.name, "POST /wake_up", "no answer")
-
-    def _fault(self, step: str) -> str:
-        """The next one that is to happen to this step."""
-        for fault in self.faults:
-            if fault.startswith(step):
-                self.faults.remove(fault)
-                self.astray = True
-                return fault.removeprefix(f"{step} ")
-        return ""
-
-    # -- what befalls it -----------------------------------------------------------------------------------------
-
-    def crash(self) -> None:
-        self.there, self.asleep, self.astray = False, False, True
-        for client in list(self.serving):
-            client.breaks()
-        self.serving.clear()
-        self.running = 0
-
-    def come_back(self) -> None:
-        """As a new process, or well again. Awake, whether there is room for it or not."""
-        if not self.there:
-            self._processes += 1
-            self.origin.now = f"{self.name}:{self._processes}"
-        self.there, self.up = True, True
-
-    def fall_ill(self) -> None:
-        """It is there, and says that it is not well."""
-        self.up, self.astray = False, True
+    def rest(self) -> list[asyncio.Task[None]]:
+        return []
 
 
 class Client:
-    """One request. ``outcome``: '' until it has one. ``phase``: where it is. ``lasts``: seconds; None: until told."""
+    """One request, as the pipeline sees it through.
+
+    ``outcome``: '' until it has one. ``phase``: where it is. ``lasts``: seconds; None: until told.
+    """
 
     def __init__(self, house: House, model: str, seconds: float, lasts: float | None) -> None:
         self.house = house
@@ -219,6 +113,9 @@ class Client:
         self.reason = ""
         self.instance: Instance | None = None
         self.waited = 0.0
+        self.route = house.fleet.routes[model]
+        self.replicas = self.route.replicas
+        self.tracked = house.live.serving[model].traffic.begin(self.asked_at)
         self.answer: asyncio.Future[None] = house.loop.create_future()
         self.task = house.loop.create_task(self._run())
 
@@ -227,8 +124,10 @@ class Client:
         return ", ".join(self.outcomes)
 
     def finish(self) -> None:
-        """Its answer is whole."""
-        if not self.answer.done():
+        """Its answer is whole, unless its engine has fallen asleep over it."""
+        if self.instance is not None and cast(TenantEngine, self.instance.engine).asleep:
+            self.breaks()
+        elif not self.answer.done():
             self.answer.set_result(None)
 
     def breaks(self) -> None:
@@ -237,39 +136,52 @@ class Client:
 
     def leave(self) -> None:
         if self.phase == "new":  # its task will never begin
-            self.phase = "over"
-            self.outcomes.append("left")
+            self._ends("left")
         self.task.cancel()
 
+    def _ends(self, outcome: str) -> None:
+        self.phase = "over"
+        self.outcomes.append(outcome)
+        self.tracked.end(Outcome.SUCCESSFUL if outcome == "served" else Outcome.FAILED, 200)
+
     async def _run(self) -> None:
-        replicas = self.house.fleet.models[self.model]
         try:
             self.phase = "waiting"
-            among = replicas.instances
             try:
-                self.instance = replicas.try_acquire(among, self.house.choose)
-                if self.instance is None:
-                    self.instance = await replicas.acquire(among, self.house.choose, self.deadline)
+                self.instance = await self._acquired()
             finally:
-                self.phase = "over"
+                self.phase = "between"
                 self.waited = self.house.loop.time() - self.asked_at
                 if self.house.loop.time() > self.deadline + 0.01:
                     self.house.wrong.append(f"{self.model} was made to wait beyond its deadline")
         except Unavailable as refusal:
             self.reason = str(refusal)
-            self.outcomes.append(type(refusal).__name__)
+            self._ends(type(refusal).__name__)
         except asyncio.CancelledError:
-            self.outcomes.append("left")
+            self._ends("left")
         else:
             await self._be_served(self.instance)
 
+    async def _acquired(self) -> Instance:
+        while True:
+            among, choose = self.route.instances, self.house.choose
+            instance = self.replicas.try_acquire(among, choose)
+            if instance is None:
+                instance = await self.replicas.acquire(among, choose, self.deadline)
+            if instance in self.route.rename:
+                assert instance in self.house.live.pools, f"{instance.name} has no connections any more"
+                return instance
+            instance.end()
+
     async def _be_served(self, instance: Instance) -> None:
         self.phase = "in flight"
-        engine, abandoned = self.house.engines[instance.name], False
+        engine, abandoned = cast(TenantEngine, instance.engine), False
         try:
             await asyncio.sleep(0.001)  # it goes over a wire
             if not engine.there:
                 raise ConnectionRefusedError
+            if engine.meddled:
+                raise ConnectionResetError
             if engine.asleep:
                 engine.steps.happened.append("reached asleep")
             engine.serving.add(self)
@@ -277,29 +189,28 @@ class Client:
                 self.house.loop.call_later(self.lasts, self.finish)
             await self.answer
             instance.answered()
-            self.outcomes.append("served")
+            self._ends("served")
         except asyncio.CancelledError:
             abandoned = True
-            self.outcomes.append("left")
+            self._ends("left")
             if self in engine.serving:
                 engine.running += 1  # an engine goes on for a while
-                self.house.loop.call_later(0.3, self._given_up, engine, engine.origin.now)
+                self.house.loop.call_later(0.3, self._given_up, engine, engine.process)
         except ConnectionError:
-            self.outcomes.append("broke")
-            self.house.fleet.models[self.model].look_at(instance)
+            self._ends("broke")
+            self.replicas.look_at(instance)
         finally:
             engine.serving.discard(self)
-            self.phase = "over"
             instance.end(abandoned=abandoned)
 
     @staticmethod
-    def _given_up(engine: TenantEngine, process: str | None) -> None:
-        if engine.running and engine.origin.now == process and engine.there:
+    def _given_up(engine: TenantEngine, process: str) -> None:
+        if engine.running and engine.process == process and engine.there:
             engine.running -= 1
 
 
 class House:
-    """``gpus``, ``host``: GiB. ``sections``: whatever else the YAML says."""
+    """``gpus``, ``host``: GiB. ``sections``: whatever else the YAML says, and may be changed for the next reload."""
 
     def __init__(
         self,
@@ -313,34 +224,79 @@ class House:
     ) -> None:
         self.loop = VirtualLoop()
         self.wrong: list[str] = []
+        self.loop.set_exception_handler(lambda _, broken: self.wrong.append(repr(broken.get("exception", broken))))
+        self._ears = Ears(self.wrong)
+        logging.getLogger().addHandler(self._ears)
         self.clients: list[Client] = []
         self.by_hand: list[asyncio.Task[None]] = []
+        self.uninteresting: set[asyncio.Task[None]] = set()
         self.chance = random.Random(1)
+        self.sections = sections
         sections.setdefault("sleep_manager", {"min_sleep_duration": 0, "wake_timeout_seconds": 60})
         sections.setdefault("residency", {"min_awake_seconds": 0})
         sections["gpus"] = {number: {"memory_gib": size} for number, size in gpus.items()}
         if host is not None:
             sections["host"] = {"memory_gib": host}
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "torpor.yaml"
-            file.write_text(yaml.safe_dump({**sections, "instances": [dict(one) for one in tenants]}), encoding="utf-8")
-            self.config = load(file, {})
-        self.engines = {
-            one.name: TenantEngine(one.name, one.footprint or Footprint(NOTHING), tells=one.name not in silent)
-            for one in self.config.instances
-        }
+        self.tenants = {str(one["name"]): dict(one) for one in tenants}
+        self._silent = silent
+        self._folder = tempfile.TemporaryDirectory()
+        self.file = Path(self._folder.name) / "torpor.yaml"
+        self._known: dict[str, Config] = {}
+        self.engines: dict[str, TenantEngine] = {}
+        self.yard = Yard(self.engines)
+        self.restarting: set[str] = set()  # nobody asks whether there is room for those
         self.marks = FakeMarks(Steps())
-        free = self.config.capacity.get(HOST, math.inf)
+        self.write()
+        config = self._read(self.file)
+        for unit in units_of(config):
+            self.engines[unit.name].runs = self.engines[unit.name].there = True
+            self.yard.start(unit)
+            self.yard.wishes.kept[unit.name] = DesiredState(unit.name, Wanted.RUNNING, 0.0, LAUNCHER)
+        free = config.capacity.get(HOST, math.inf)
         for name in asleep:
             engine = self.engines[name]
             taken = engine.footprint.at(1).get(HOST, 0)
             engine.asleep, engine.level = True, 1 if taken <= free else 2
             free -= taken if engine.level == 1 else 0
-            self.marks.kept[name] = SleepMark(name, Phase.ASLEEP, engine.level, "manual", 0.0, engine.origin.now)
-        self.fleet: Fleet
-        self.arbiter: Arbiter
+            self.marks.kept[name] = SleepMark(name, Phase.ASLEEP, engine.level, "manual", 0.0, engine.process)
         self._open = contextlib.AsyncExitStack()
+        self.live: Live
+        self.reload: Reload
         self.open()
+
+    def write(self) -> None:
+        """The YAML, as the tenants and sections are now. Engines that are new there are built."""
+        models = {one["model"] for one in self.tenants.values()}
+        content = {**self.sections, "instances": list(self.tenants.values())}
+        content["models"] = {name: one for name, one in self.sections.get("models", {}).items() if name in models}
+        groups = self.sections.get("groups", {}).items()
+        content["groups"] = {name: one for name, one in groups if models.issuperset(one["members"])}
+        self.file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        for one in self._read(self.file).instances:
+            if one.name not in self.engines:
+                figures, tells = one.footprint or Footprint(NOTHING), one.name not in self._silent
+                engine = TenantEngine(one.name, figures, tells=tells, runs=not one.launched)
+                engine.astray = hasattr(self, "live")
+                self.engines[one.name] = engine
+
+    def _read(self, file: Path) -> Config:
+        """To read a YAML takes longer than to live through it: the same one is read once."""
+        text = file.read_text(encoding="utf-8")
+        if text not in self._known:
+            self._known[text] = load(file, {})
+        return self._known[text]
+
+    @property
+    def config(self) -> Config:
+        return self.live.config
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.live.fleet
+
+    @property
+    def arbiter(self) -> Arbiter:
+        return self.live.arbiter
 
     # -- the gateway ---------------------------------------------------------------------------------------------
 
@@ -353,7 +309,7 @@ class House:
         for client in self.clients:
             client.leave()
         for task in self.by_hand:
-            task.cancel()
+            self.lose_interest(task)
         self.loop.run_until_complete(self._open.aclose())
         self.loop.turn(3)
         for engine in self.engines.values():
@@ -367,20 +323,39 @@ class House:
             while engine.at_work:
                 self.loop.pass_time(1.0)
         self.loop.end()
+        logging.getLogger().removeHandler(self._ears)
+        self._folder.cleanup()
 
     async def _opening(self) -> None:
+        self._open = contextlib.AsyncExitStack()
+        self.live = await self._open.enter_async_context(self._gateway(self._read(self.file)))
+        self.reload = Reload(self.live, self._read)
+        self._open.push_async_callback(self.reload.aclose)
+
+    @contextlib.asynccontextmanager
+    async def _gateway(self, config: Config) -> AsyncIterator[Live]:
+        """As ``controller.service`` and ``router.lifespan`` put it together."""
+
         def connect(one: InstanceConfig) -> Engine:
             return self.engines[one.name]
 
-        def origin_of(one: InstanceConfig, _: Launches) -> FakeOrigin:
-            return self.engines[one.name].origin
+        def origin_of(one: InstanceConfig, _: Launches) -> TenantOrigin:
+            return TenantOrigin(self.engines[one.name], self.yard.launched)
 
+        clock = self.loop.time
         with mock.patch.object(fleet_module, "Origin", origin_of):
-            clock = self.loop.time
-            self.fleet = Fleet(self.config, connect, self.marks, NoLaunches(), clock, clock)
-        self._open = contextlib.AsyncExitStack()
-        self.arbiter = await self._open.enter_async_context(arbitrated(self.fleet))
-        await self._open.enter_async_context(self.fleet.watched())
+            fleet = Fleet(config, connect, self.marks, NoLaunches(), clock, clock)
+            keeper = YardKeeper(fleet, self.yard)
+            fleet.put_in_keeping(keeper)
+            supervisor = Supervisor(fleet, keeper, self.yard.wishes)
+            async with arbitrated(fleet) as arbiter, fleet.watched(), supervisor.running():
+                company = Company(fleet, NoAdapters(), arbiter, cast(Chronicle, None), supervisor)
+                live = Live(config, company, Key(None))
+                live.put_idle_to_sleep()
+                try:
+                    yield live
+                finally:
+                    await live.aclose()
 
     # -- what happens in it --------------------------------------------------------------------------------------
 
@@ -400,6 +375,59 @@ class House:
     def wake(self, name: str) -> asyncio.Task[None]:
         """By hand."""
         return self._by_hand(self.fleet.waker.wake(self.fleet.instances[name], "manual"))
+
+    def stop(self, name: str) -> asyncio.Task[None]:
+        return self._by_hand(self.live.supervisor.stop([self.fleet.instances[name]], "somebody"))
+
+    def start(self, name: str) -> asyncio.Task[None]:
+        return self._by_hand(self.live.supervisor.start([self.fleet.instances[name]], "somebody"))
+
+    def lose_interest(self, task: asyncio.Task[None]) -> None:
+        """Who asked has gone."""
+        if task.cancel():
+            self.uninteresting.add(task)
+
+    def apply(self) -> asyncio.Task[None]:
+        """The tenants and sections as they are now: ``POST /admin/reload``."""
+        self.write()
+        return self._by_hand(self._apply())
+
+    def roll_out(self) -> asyncio.Task[None]:
+        """``launch.py --reload``."""
+        self.write()
+        return self._by_hand(self._roll_out())
+
+    def start_aside(self, name: str) -> None:
+        """``launch.py --restart``, without a word to the gateway."""
+        config = self._read(self.file)
+        for unit in units_of(config):
+            if unit.name == name and not self.engines[name].runs:
+                self.yard.wishes.kept[name] = DesiredState(name, Wanted.RUNNING, self.loop.time(), LAUNCHER)
+                self._by_hand(self._start_aside(unit))
+
+    async def _start_aside(self, unit: Unit) -> None:
+        self.engines[unit.name].astray = True
+        self.yard.start(unit)
+
+    async def _apply(self) -> None:
+        await self.reload.apply()
+
+    async def _roll_out(self) -> None:
+        async with self.yard.alone:
+            config = self._read(self.file)
+            units = units_of(config)
+            launcher, steps = YardLauncher(self.yard), self.yard.steps(config, units)
+            rollout = Rollout(config, launcher, NextDoor(self.reload, self.arbiter), lambda _: None)
+            await rollout.apply(None)
+            wishes = [DesiredState(unit.name, Wanted.RUNNING, self.loop.time(), LAUNCHER) for unit in steps.start]
+            await self.yard.wishes.put(*wishes)
+            self.restarting = {*steps.restart, *(unit.name for unit in steps.start)}
+            for name in self.restarting:
+                self.engines[name].astray = True
+            try:
+                await rollout.carry_out(steps, units, launcher.close)
+            finally:
+                self.restarting = set()
 
     def _by_hand(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
@@ -428,35 +456,59 @@ class House:
         books = self.arbiter.books()
         return {place: -size for place, size in books.free.items() if size < 0}
 
+    @property
+    def instances(self) -> Collection[Instance]:
+        """All that may have a request: those in the configuration, and those that have left it."""
+        asked = (client.instance for client in self.clients if client.instance is not None)
+        return {*self.fleet.instances.values(), *self.live.pools, *asked}
+
     def check(self) -> None:
         """What holds at every moment."""
-        assert self.wrong == []
+        assert not self.wrong, self.wrong[0]
+        for name, engine in self.engines.items():
+            assert engine.wrong == [], (name, engine.steps.happened[-9:], self.told[-12:])
+        flying = [client.instance for client in self.clients if client.phase == "in flight"]
+        miscounted = {one.name: one.in_flight for one in self.instances if one.in_flight != flying.count(one)}
+        assert not miscounted, miscounted
+        for replicas in self.fleet.models.values():
+            waiting = [one for one in self.clients if one.phase == "waiting" and one.replicas is replicas]
+            assert replicas.waiting == len(waiting)
+        assert self.live.pools.keys() >= set(self.fleet.instances.values())
+        self._check_books()
+        self._check_groups()
+
+    def _check_books(self) -> None:
         books = self.arbiter.books()
         allowed: dict[str, int] = {}
-        for name, engine in self.engines.items():
-            instance = self.fleet.instances[name]
-            assert engine.wrong == [], (name, engine.steps.happened[-9:], self.told[-12:])
-            assert instance.in_flight == sum(
-                one.instance is instance and one.phase == "in flight" for one in self.clients
-            )
+        for name, instance in self.fleet.instances.items():
+            engine = self.engines[name]
             self._settle_astray(engine, instance)
-            if engine.astray:
+            unknown = instance.state is State.UNKNOWN  # whether it sleeps is being found out
+            if engine.astray or unknown:
                 for place, size in books.held[name].items():
                     allowed[place] = allowed.get(place, 0) + size
-            else:
+            if not engine.astray:
                 for place, size in engine.memory.items():
+                    if place == HOST and unknown:
+                        continue
                     assert size <= books.held[name].get(place, 0), (
                         f"{name} ({instance.state}) holds more of {place} than is written: {engine.steps.happened[-9:]}"
                     )
         for place, size in self.over().items():
             assert size <= allowed.get(place, 0), f"{place} is overcommitted: {books.held}"
-        for model, replicas in self.fleet.models.items():
-            assert replicas.waiting == sum(one.model == model and one.phase == "waiting" for one in self.clients)
-        self._check_groups()
 
     def _settle_astray(self, engine: TenantEngine, instance: Instance) -> None:
         """The fleet knows of it all again, and it fits."""
+        if engine.name in self.restarting:
+            engine.astray = True
+            return
+        if instance.state is State.ASLEEP or not engine.asleep:
+            engine.meddled = False
+        if instance.state is State.STOPPED and not engine.runs:
+            engine.astray = False
         known = {State.READY: False, State.ASLEEP: True}.get(instance.state)
+        if engine.asleep and instance.level not in (0, engine.level):
+            return  # woken and put to sleep by somebody else between two looks
         fits = not self.over() and (engine.asleep or not self._awake_rivals(instance))
         if engine.there and engine.up and known is engine.asleep and fits:
             engine.astray = False
@@ -467,7 +519,8 @@ class House:
         return [one for one in others if one.there and not one.asleep]
 
     def _check_groups(self) -> None:
-        for name, engine in self.engines.items():
+        for name, instance in self.fleet.instances.items():
+            engine = self.engines[name]
             if engine.there and not engine.asleep and not engine.astray:
-                rivals = self._awake_rivals(self.fleet.instances[name])
+                rivals = self._awake_rivals(instance)
                 assert [one.name for one in rivals if not one.astray] == [], f"awake beside {name}"

@@ -8,6 +8,7 @@ A failure prints the steps that led to it; they replay to the letter, for time i
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -19,24 +20,58 @@ from controller.fleet.instance import EVICTED
 from controller.fleet.state import State
 from controller.residency.memory import HOST, total
 from tests.controller.fleet.stage import Held
-from tests.controller.residency.house import Client, House, tenant
+from tests.controller.residency.house import Client, House, launched, tenant
+from tests.controller.residency.tenant_engine import TenantEngine
 
 CAPACITY = {0: 80, 1: 60}
-FAULTS = ("wake refused", "wake late", "wake late, undone", "sleep late", "sleep late, undone")
+FAULTS = ("wake refused", "wake late", "wake late, undone", "sleep late", "sleep late, undone", "start refused")
 STEPS = ("sleep", "wake", "busy", "is_asleep", "healthy")
+SETTLED = {State.READY, State.ASLEEP, State.STOPPED}
 NUMBERS = st.integers(0, 99)
 SECONDS = st.sampled_from([0.0, 0.01, 0.5, 3.0, 20.0])
+LADDERS: list[dict[str, Any]] = [
+    {},
+    {"auto_sleep_enabled": True, "idle_threshold_seconds": 5, "check_interval_seconds": 1},
+    {"level2_after_seconds": 2, "stop_after_seconds": 9, "check_interval_seconds": 1},
+    {
+        "auto_sleep_enabled": True,
+        "idle_threshold_seconds": 2,
+        "check_interval_seconds": 0.5,
+        "level2_after_seconds": 3,
+        "stop_after_seconds": 4,
+    },
+]
+"""Of idle sleep: none, idle ones sleep, who sleeps is stopped, all of it."""
+
+EDITS: list[dict[str, Any]] = [
+    {"engine_args": ["--enable-sleep-mode", "--seed", "1"]},
+    {"engine_args": ["--enable-sleep-mode", "--seed", "2"]},
+    {"sleep_manager": {"level": 2}},
+    {"sleep_manager": {"drain_timeout_seconds": 1}},
+    {"sleep_manager": {"wakeup_on_request": False}},
+    {"weight": 2},
+    {"labels": {"kept": "by"}},
+    {"start": "stopped"},
+]
+"""What may become of an instance. The first two are other commands."""
 
 
 @st.composite
 def tenants(draw: st.DrawFn) -> list[dict[str, Any]]:
     found = []
-    for number in range(draw(st.integers(3, 6))):
+    for number in range(draw(st.integers(3, 7))):
         size, places = draw(st.integers(5, 65)), draw(st.sampled_from([[0], [0], [1], [0, 1]]))
-        found.append(tenant(f"m{number}", size, gpus=places))
+        found.append(draw(one_tenant(number, f"m{number}", size, gpus=places)))
     if draw(st.booleans()):
-        found += [tenant(f"twin{place}", draw(st.integers(5, 40)), model="twin", gpus=[place]) for place in (0, 1)]
+        for place in (0, 1):
+            twin = one_tenant(10 + place, f"twin{place}", draw(st.integers(5, 40)), model="twin", gpus=[place])
+            found.append(draw(twin))
     return found
+
+
+@st.composite
+def one_tenant(draw: st.DrawFn, /, number: int, name: str, size: int, **more: Any) -> dict[str, Any]:
+    return launched(number, name, size, **more) if draw(st.booleans()) else tenant(name, size, **more)
 
 
 class Fleet(RuleBasedStateMachine):
@@ -44,9 +79,12 @@ class Fleet(RuleBasedStateMachine):
         super().__init__()
         self.house: House
         self.held: list[Held] = []
+        self.out: dict[str, dict[str, Any]] = {}  # of the configuration
+        self.lasts: list[float] = []
 
     @initialize(
         some=tenants(),
+        later=st.integers(0, 3),
         host=st.sampled_from([None, 200, 60, 10]),
         young=st.sampled_from([0, 10]),
         patience=st.sampled_from([0.5, 15]),
@@ -54,10 +92,12 @@ class Fleet(RuleBasedStateMachine):
         exclusive=st.booleans(),
         silent=st.sets(st.integers(0, 5)),
         lasts=st.lists(SECONDS, min_size=4, max_size=4),
+        ladder=st.sampled_from(LADDERS),
     )
     def move_in(
         self,
         some: list[dict[str, Any]],
+        later: int,
         host: int | None,
         young: int,
         patience: float,
@@ -65,9 +105,11 @@ class Fleet(RuleBasedStateMachine):
         exclusive: bool,
         silent: set[int],
         lasts: list[float],
+        ladder: dict[str, Any],
     ) -> None:
         names = [one["name"] for one in some]
         more: dict[str, Any] = {"residency": {"min_awake_seconds": young, "max_wait_seconds": patience}}
+        more["sleep_manager"] = {"min_sleep_duration": 0, "wake_timeout_seconds": 60, **ladder}
         more["models"] = {"m1": {"priority": 2}}
         if pinned:
             some = [*some, tenant("pinned", 6)]
@@ -75,13 +117,26 @@ class Fleet(RuleBasedStateMachine):
         if exclusive:
             more["groups"] = {"either": {"members": ["m0", "m1"], "exclusive": True}}
         quiet = [name for number, name in enumerate(names) if number in silent]
-        self.house = House(some, CAPACITY, host=host, silent=quiet, asleep=names, **more)
+        first = [one for one in some if one["name"] not in names[2 : 2 + later]]
+        asleep = [one["name"] for one in first if one["name"] in names]
+        self.out = {one["name"]: one for one in some if one not in first}
+        self.lasts = lasts
+        self.house = House(first, CAPACITY, host=host, silent=quiet, asleep=asleep, **more)
+        self._set_pace()
+
+    def _set_pace(self) -> None:
         for number, engine in enumerate(self.house.engines.values()):
-            engine.lasts = {"wake": lasts[number % 4], "sleep": lasts[(number + 1) % 4]}
+            names = ("wake", "sleep", "start", "stop")
+            engine.lasts = {name: self.lasts[(number + shift) % 4] for shift, name in enumerate(names)}
 
     def one(self, number: int) -> str:
-        names = list(self.house.engines)
+        """Of those in the configuration."""
+        names = list(self.house.fleet.instances)
         return names[number % len(names)]
+
+    def engine(self, number: int) -> TenantEngine:
+        engines = list(self.house.engines.values())
+        return engines[number % len(engines)]
 
     def client(self, number: int) -> Client | None:
         there = [one for one in self.house.clients if not one.outcome]
@@ -125,22 +180,60 @@ class Fleet(RuleBasedStateMachine):
         self.house.wake(self.one(number))
 
     @rule(number=NUMBERS)
+    def stop(self, number: int) -> None:
+        self.house.stop(self.one(number))
+
+    @rule(number=NUMBERS)
+    def start(self, number: int) -> None:
+        self.house.start(self.one(number))
+
+    @rule(number=NUMBERS)
     def lose_interest(self, number: int) -> None:
         if asked := self.house.by_hand:
-            asked[number % len(asked)].cancel()
+            self.house.lose_interest(asked[number % len(asked)])
 
     @rule()
     def restart(self) -> None:
-        self._let_all_go()
         self.house.close()
         self.house.open()
+
+    # -- another YAML --------------------------------------------------------------------------------------------
+
+    @rule(number=NUMBERS)
+    @precondition(lambda self: len(self.house.tenants) > 1)
+    def take_out(self, number: int) -> None:
+        names = list(self.house.tenants)
+        name = names[number % len(names)]
+        self.out[name] = self.house.tenants.pop(name)
+
+    @rule(number=NUMBERS)
+    @precondition(lambda self: bool(self.out))
+    def bring_in(self, number: int) -> None:
+        names = list(self.out)
+        name = names[number % len(names)]
+        self.house.tenants[name] = self.out.pop(name)
+
+    @rule(number=NUMBERS, edit=st.sampled_from(EDITS))
+    def edit(self, number: int, edit: dict[str, Any]) -> None:
+        names = list(self.house.tenants)
+        self.house.tenants[names[number % len(names)]].update(edit)
+
+    @rule()
+    def apply(self) -> None:
+        self.house.apply()
+        self._set_pace()
+
+    @rule()
+    def roll_out(self) -> None:
+        self.house.roll_out()
+        self._set_pace()
 
     # -- what befalls it -----------------------------------------------------------------------------------------
 
     @rule(number=NUMBERS, step=st.sampled_from(STEPS))
     @precondition(lambda self: len(self.held) < 3)
     def hold(self, number: int, step: str) -> None:
-        self.held.append(self.house.engines[self.one(number)].hold(step))
+        self.held.append(self.engine(number).hold(step))
 
     @rule(number=NUMBERS)
     @precondition(lambda self: bool(self.held))
@@ -149,25 +242,36 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, fault=st.sampled_from(FAULTS))
     def fault(self, number: int, fault: str) -> None:
-        self.house.engines[self.one(number)].faults.append(fault)
+        self.engine(number).faults.append(fault)
 
     @rule(number=NUMBERS)
     def crash(self, number: int) -> None:
-        self.house.engines[self.one(number)].crash()
+        self.engine(number).crash()
 
     @rule(number=NUMBERS)
     def fall_ill(self, number: int) -> None:
-        self.house.engines[self.one(number)].fall_ill()
+        self.engine(number).fall_ill()
 
     @rule(number=NUMBERS)
     def come_back(self, number: int) -> None:
-        self.house.engines[self.one(number)].come_back()
+        """Well again, or as a new process, if it is not ours to start."""
+        engine = self.engine(number)
+        if engine.runs or "url" in {**self.house.tenants, **self.out}[engine.name]:
+            engine.come_back()
+
+    @rule(number=NUMBERS)
+    def somebody_else_starts_it(self, number: int) -> None:
+        self.house.start_aside(self.one(number))
 
     @rule(number=NUMBERS)
     def somebody_else_wakes_it(self, number: int) -> None:
-        engine = self.house.engines[self.one(number)]
-        if engine.asleep and engine.capabilities.tells_sleep:
-            engine.asleep, engine.astray = False, True
+        if self.engine(number).capabilities.tells_sleep:
+            self.engine(number).is_woken()
+
+    @rule(number=NUMBERS, level=st.integers(1, 2))
+    def somebody_else_puts_it_to_sleep(self, number: int, level: int) -> None:
+        if self.engine(number).capabilities.tells_sleep:
+            self.engine(number).is_put_to_sleep(level)
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
@@ -190,17 +294,38 @@ class Fleet(RuleBasedStateMachine):
             self.house.demolish()
 
     def _calm_down(self) -> None:
-        """No more faults; answers end; time passes."""
-        for engine in self.house.engines.values():
+        """No more faults; answers end; all of the YAML is in force; time passes."""
+        house = self.house
+        for engine in house.engines.values():
             engine.faults.clear()
-            engine.come_back()
+            if engine.runs or "url" in {**house.tenants, **self.out}[engine.name]:
+                engine.come_back()
         self._let_all_go()
-        for client in self.house.clients:
+        for client in house.clients:
             client.lasts = 0.1
             if client.phase == "in flight":
                 client.finish()
-        self.house.loop.pass_time(600)
-        self.house.check()
+        house.loop.pass_time(5)
+        house.roll_out()
+        self._let_pass(lambda: all(task.done() for task in house.by_hand))
+        for name, one in house.fleet.instances.items():
+            if one.hold:
+                house.start(name)
+        self._let_pass(self._is_over)
+        house.check()
+
+    def _let_pass(self, over: Callable[[], bool]) -> None:
+        """Time, for as long as it takes: ten minutes at most."""
+        for _ in range(60):
+            self.house.loop.pass_time(10)
+            if over():
+                break
+
+    def _is_over(self) -> bool:
+        house = self.house
+        quiet = all(one.state in SETTLED for one in house.fleet.instances.values()) and not house.arbiter.leaving
+        ended = all(one.outcome for one in house.clients) and all(task.done() for task in house.by_hand)
+        return quiet and ended and len(house.live.pools) == len(house.fleet.instances)
 
     def _let_all_go(self) -> None:
         for engine in self.house.engines.values():
@@ -215,21 +340,29 @@ class Fleet(RuleBasedStateMachine):
         assert [model for model, rivals in self.house.config.rivals.items() if model in awake and awake & rivals] == []
 
     def _everybody_has_an_end(self) -> None:
-        assert [one.outcomes for one in self.house.clients if len(one.outcomes) != 1] == []
-        assert all(one.in_flight == 0 for one in self.house.fleet.instances.values())
-        assert (self.house.arbiter.waiting, self.house.arbiter.leaving) == ((), frozenset())
-        for task in self.house.by_hand:
+        house = self.house
+        assert [one.outcomes for one in house.clients if len(one.outcomes) != 1] == []
+        assert [one.name for one in house.instances if one.in_flight] == []
+        assert set(house.live.pools) == set(house.fleet.instances.values())
+        assert {model: one.in_flight for model, one in house.live.traffic.models.items() if one.in_flight} == {}
+        assert (house.arbiter.waiting, house.arbiter.leaving) == ((), frozenset())
+        for task in house.by_hand:
             assert task.done()
-            if not task.cancelled() and (error := task.exception()) is not None:
-                assert isinstance(error, FleetError), error
+            if task.cancelled():
+                assert task in house.uninteresting, task
+            elif (error := task.exception()) is not None and not isinstance(error, FleetError):
+                raise error
 
     def _everything_works(self) -> None:
         """Nothing is wedged: each model that can be served is, whatever happened before."""
-        asked = [self.house.ask(model, 300, lasts=0.1) for model in self.house.fleet.models]
-        self.house.loop.pass_time(400)
-        self.house.check()
+        house = self.house
+        asked = [house.ask(model, 300, lasts=0.1) for model in house.fleet.models]
+        self._let_pass(lambda: all(one.outcome for one in asked))
+        house.check()
         for one in asked:
             expected = {"served"} if self._is_possible(one.model) else {"served", "NoRoom"}
+            if any(not of.sleep.wakeup_on_request for of in house.config.instances_of(one.model)):
+                expected |= {"KeptAsleep"}
             assert one.outcome in expected, (one.model, one.reason)
 
     def _is_possible(self, model: str) -> bool:
@@ -252,7 +385,7 @@ EXAMPLES = int(os.environ.get("TORPOR_EXAMPLES", "0"))
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(
-    max_examples=EXAMPLES or 60,
+    max_examples=EXAMPLES or 40,
     derandomize=not EXAMPLES,
     stateful_step_count=50 if EXAMPLES else 20,
     phases=(Phase.generate,),  # shrinking takes minutes

@@ -15,7 +15,7 @@ from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.residency.arbiter import Arbiter
 from controller.residency.books import Books
-from tests.controller.residency.house import Client, House, tenant
+from tests.controller.residency.house import Client, House, launched, tenant
 
 ROOM_FOR_ONE = {0: 80}
 SOON = {"min_awake_seconds": 0, "max_wait_seconds": 2}
@@ -34,7 +34,7 @@ def build() -> Iterator[Build]:
         return built[-1]
 
     yield one
-    for house in built:
+    for house in reversed(built):
         house.demolish()
 
 
@@ -405,6 +405,18 @@ def test_more_is_woken_from_outside_than_fits(house: House) -> None:
     assert house.over() == {} and len(house.awake) == 1
     ((_, cause),) = why_left(house)
     assert cause == "more is held than there is"
+
+
+def test_one_that_sleeps_is_stopped_and_nobody_leaves_for_that(build: Build) -> None:
+    """It takes no more while its process ends than it did asleep."""
+    house = build([tenant("a", 60), launched(1, "b", 60)], ROOM_FOR_ONE, asleep=["b"])
+    house.engines["b"].lasts["stop"] = 5.0
+    stopping = house.stop("b")
+    for _ in range(10):
+        house.loop.pass_time(1)
+        house.check()
+    assert stopping.done() and house.state("b") is State.STOPPED
+    assert house.fleet.instances["a"].sleeps[EVICTED] == 0
 
 
 # -- a gateway that is killed ------------------------------------------------------------------------------------

@@ -1,0 +1,215 @@
+"""In place of the launcher and its tmux: starts and ends the processes of a house's engines, and outlives gateways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from controller.config.model import Config
+from controller.fleet.errors import EngineFailed, NotPossible
+from controller.fleet.fleet import Fleet
+from controller.fleet.keeper import Rest
+from controller.launch import plan
+from controller.launch.launcher import Launcher, Outcome, State
+from controller.launch.tmux import Pane
+from controller.launch.unit import Start, Unit, engine_unit
+from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused
+from controller.reload.rollout import Steps
+from controller.residency.arbiter import Arbiter
+from controller.supervisor.keeper import TURN_SECONDS, LaunchKeeper
+from router.errors import GatewayError
+from router.reload import Reload
+from state.desired_states import DesiredState, DesiredStates, Wanted
+from state.launches import Launch, Launches
+from tests.controller.residency.tenant_engine import TenantEngine
+
+LAUNCHER = "the launcher"
+
+
+class NoLaunches(Launches):
+    def __init__(self) -> None: ...
+
+    async def all(self) -> Mapping[str, Launch]:
+        return {}
+
+
+class Wishes(DesiredStates):
+    """Desired states in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, DesiredState] = {}
+
+    async def all(self) -> Mapping[str, DesiredState]:
+        await asyncio.sleep(0)
+        return dict(self.kept)
+
+    async def put(self, *states: DesiredState) -> None:
+        await asyncio.sleep(0)
+        self.kept.update({one.instance: one for one in states})
+
+    async def clear(self, instance: str) -> None:
+        await asyncio.sleep(0)
+        self.kept.pop(instance, None)
+
+
+class Yard:
+    """``launched``: name -> the process that was started for it, until it is ended; ``starts``: as what.
+
+    ``alone``: held by whoever starts or ends processes.
+    """
+
+    def __init__(self, engines: Mapping[str, TenantEngine]) -> None:
+        self.engines = engines
+        self.launched: dict[str, str] = {}
+        self.starts: dict[str, Start] = {}
+        self.wishes = Wishes()
+        self.alone = asyncio.Lock()
+
+    def start(self, unit: Unit) -> None:
+        engine = self.engines[unit.name]
+        if not engine.runs:
+            engine.launch()
+            self.starts.pop(unit.name, None)
+        self.starts.setdefault(unit.name, unit.record)
+        self.launched[unit.name] = engine.process
+
+    async def stop(self, name: str) -> None:
+        engine = self.engines[name]
+        await asyncio.sleep(engine.lasts.get("stop", 0.0))
+        engine.end()
+        self.launched.pop(name, None)
+        self.starts.pop(name, None)
+
+    def runs(self, name: str) -> bool | None:
+        if name not in self.launched:
+            return None
+        engine = self.engines[name]
+        return engine.runs and engine.process == self.launched[name]
+
+    def rest(self, config: Config, name: str) -> Rest | None:
+        instance = next(one for one in config.instances if one.name == name)
+        record = Launch(name, "", self.launched[name], [], {}, 0.0) if name in self.launched else None
+        return None if self.runs(name) else plan.rest(instance, record, self.wishes.kept.get(name))
+
+    def steps(self, config: Config, units: Sequence[Unit]) -> Steps:
+        """What ``launch.py --reload`` would do."""
+        up = {name for name in self.launched if self.runs(name)}
+        there = {unit.name for unit in units}
+        changed = {unit.name: plan.changes(self.starts[unit.name], unit.record) for unit in units if unit.name in up}
+        down = [unit for unit in units if unit.name not in up]
+        return Steps(
+            start=tuple(unit for unit in down if self.rest(config, unit.name) is None),
+            restart={name: reasons for name, reasons in changed.items() if reasons},
+            stop=tuple(Pane("", name, 0, dead=False, unit=name) for name in self.launched if name not in there),
+        )
+
+
+class YardKeeper(LaunchKeeper):
+    def __init__(self, fleet: Fleet, yard: Yard) -> None:
+        self._fleet = fleet
+        self._environment = {}
+        self._yard = yard
+
+    async def start(self, name: str) -> None:
+        await self._in_turn(name)
+        async with self._yard.alone:
+            desired = (await self._yard.wishes.all()).get(name)
+            if desired is not None and desired.wanted is Wanted.STOPPED:
+                raise NotPossible(f"{name!r} is not started: it was stopped by {desired.by}")
+            engine = self._yard.engines[name]
+            if "start refused" in engine.faults:
+                engine.faults.remove("start refused")
+                raise EngineFailed(f"{name!r} cannot be started")
+            self._yard.start(self._unit(name))
+
+    async def stop(self, name: str) -> None:
+        await self._in_turn(name)
+        async with self._yard.alone:
+            self._unit(name)
+            await self._yard.stop(name)
+
+    async def rest(self, name: str) -> Rest | None:
+        if not self.can(name):
+            return None
+        await asyncio.sleep(0)
+        return self._yard.rest(self._fleet.config, name) if self.can(name) else None
+
+    async def runs(self, name: str) -> bool | None:
+        await asyncio.sleep(0)
+        return self._yard.runs(name)
+
+    async def processes(self) -> Mapping[str, bool]:
+        return {name: bool(self._yard.runs(name)) for name in self._yard.launched}
+
+    async def ending(self, name: str) -> str:
+        await asyncio.sleep(0)
+        self._unit(name)
+        return "exit 1"
+
+    async def _in_turn(self, name: str) -> None:
+        """As long as a launcher is at work, for so long at most."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS), self._yard.alone:
+                pass
+        except TimeoutError:
+            raise EngineFailed(f"{name!r}: a launcher is at work") from None
+
+
+class YardLauncher(Launcher):
+    """What the launcher's own process does."""
+
+    def __init__(self, yard: Yard) -> None:
+        self._yard = yard
+
+    async def up(self, units: Sequence[Unit], **_: Any) -> dict[str, Outcome]:
+        for unit in units:
+            self._yard.start(unit)
+            engine = self._yard.engines[unit.name]
+            while engine.runs and not engine.there:  # noqa: ASYNC110  # as the launcher does
+                await asyncio.sleep(0.25)
+        return {unit.name: Outcome(State.READY) for unit in units}
+
+    async def stop(self, units: Sequence[Unit]) -> dict[str, str | None]:
+        for unit in units:
+            await self._yard.stop(unit.name)
+        return {unit.name: None for unit in units}
+
+    async def close(self, pane: Pane) -> str | None:
+        await self._yard.stop(pane.unit)
+        return None
+
+
+class NextDoor(Gateway):
+    """The gateway, as the launcher asks it over HTTP."""
+
+    def __init__(self, reload: Reload, arbiter: Arbiter) -> None:
+        self._reload = reload
+        self._arbiter = arbiter
+
+    async def apply(self) -> GatewayPlan:
+        try:
+            await self._reload.apply()
+        except GatewayError as refused:
+            raise GatewayRefused(refused.status, str(refused)) from refused
+        return GatewayPlan((), ())
+
+    async def drain(self, name: str, seconds: float) -> None:
+        try:
+            await self._reload.drain(name, seconds)
+        except GatewayError as refused:
+            raise GatewayRefused(refused.status, str(refused)) from refused
+
+    async def has_room(self, name: str) -> bool:
+        books = self._arbiter.books()
+        return all(books.free.get(place, 0) >= 0 for place in books.held.get(name, {}))
+
+    async def admit(self, name: str) -> None:
+        try:
+            self._reload.admit(name)
+        except GatewayError as refused:
+            raise GatewayRefused(refused.status, str(refused)) from refused
+
+
+def units_of(config: Config) -> tuple[Unit, ...]:
+    return tuple(engine_unit(config, one, {}) for one in config.instances if one.launched)
