@@ -311,6 +311,8 @@ class Upstream(asyncio.Protocol):
             return
         self.complete = True
         self.last_byte = monotonic()
+        if self._write is not None:  # what a stream has left behind is not to be kept with its connection
+            self._keep, self._write = _nowhere, None
         transport = self._transport
         if transport is None:
             return

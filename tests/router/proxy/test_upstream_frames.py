@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
@@ -160,6 +162,15 @@ def test_past_a_sink_that_steps_aside_go_whole_chunks_alone() -> None:
     assert (taken.body, taken.outcome) == (b"hello" * 2, None)
     after = connection.ask([CHUNKED, FRAME, FRAME, b"0\r\n\r\n"])
     assert (after.body, after.frames) == (b"hello" * 2, 2)
+
+
+def test_a_connection_that_is_kept_holds_nothing_of_its_last_answer() -> None:
+    connection, taken = Connection(), Aside()
+    kept = weakref.ref(taken)
+    connection.ask([CHUNKED, FRAME, FRAME, b"0\r\n\r\n"], taken)
+    del taken
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_chunk_that_cannot_be_written_goes_to_the_sink() -> None:
