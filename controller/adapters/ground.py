@@ -152,7 +152,8 @@ class Ground:
             if place is not None:
                 if self.roster.up_for(instance) is None and place.path is not None:
                     place.path = None
-                    record.tell(WARNING, "AdapterLost", f"pod {instance.name} is {instance.state} now, without it")
+                    went = f"pod {instance.name} went down, and the adapter with it ({instance.state})"
+                    record.tell(WARNING, "AdapterLost", went)
                 self.reroute(record)
             record.kick()
 

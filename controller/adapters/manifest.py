@@ -42,7 +42,7 @@ Manifest = AdapterManifest | SecretManifest
 
 def load_manifests(file: Path, environment: Mapping[str, str]) -> list[Manifest]:
     """Raises ``ConfigError`` with every mistake in ``file``. ``${NAME}`` is filled in from ``environment``."""
-    return read_manifests(text_of(file), file, environment)
+    return read_manifests(text_of(file, ""), file, environment)
 
 
 def read_manifests(text: str, file: Path, environment: Mapping[str, str]) -> list[Manifest]:

@@ -136,8 +136,11 @@ class Reconciler:
         try:
             folder = await self._unless_superseded(record, instances)
         except MISHAPS as error:
-            record.tell(WARNING, "SourceNotRead", f"What there is stays: {error}")
+            if record.unread != str(error):
+                record.tell(WARNING, "SourceNotRead", f"What there is stays: {error}")
+            record.unread = str(error)
             return
+        record.unread = ""
         if folder is None or record.spec is not wanted or folder == record.artifact:
             return
         record.artifact = folder

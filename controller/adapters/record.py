@@ -39,7 +39,8 @@ class Place:
 class Record:
     """``artifact``: the folder that holds what the spec asks for, None until it is whole. Times are wall time.
 
-    ``looked_at``: when its source was last looked at; None: it is to be, now. ``progress``: of what is being fetched.
+    ``looked_at``: when its source was last looked at; None: it is to be, now. ``unread``: why that could not be.
+    ``progress``: of what is being fetched.
     ``changed``: it is to be looked at. ``superseded``: what is being fetched is not wanted any more. ``kept``: what is
     written down of it. ``diary``: held while what is untold is written, or read together with what is written.
     """
@@ -57,6 +58,7 @@ class Record:
         self.conditions: tuple[Condition, ...] = ()
         self.artifact: str | None = None
         self.looked_at: float | None = wall()
+        self.unread = ""
         self.progress: Progress | None = None
         self.places: dict[str, Place] = {}
         self.kept: state.AdapterState | None = None

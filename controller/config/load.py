@@ -54,13 +54,13 @@ def load(file: Path | str, environment: Mapping[str, str] | None = None) -> Conf
     return resolve(path, hashlib.sha256(text.encode()).hexdigest()[:12], written, environment)
 
 
-def text_of(path: Path) -> str:
-    """A file's text. Raises ``ConfigError``."""
+def text_of(path: Path, hint: str = "give one with --config PATH") -> str:
+    """A file's text. Raises ``ConfigError``; ``hint``: what to do when there is none."""
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(path, [Mistake(1, "", "no such file", "give one with --config PATH")]) from None
+        raise ConfigError(path, [Mistake(1, "", "no such file", hint)]) from None
     except OSError as unreadable:
         raise ConfigError(path, [Mistake(1, "", f"cannot be read: {unreadable.strerror}")]) from None
     except ValueError as impossible:

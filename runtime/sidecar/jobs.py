@@ -158,7 +158,7 @@ class Jobs:
         try:
             job.result = await work(job)
             job.status = Status.COMPLETED
-            job.note(f"completed, {job.progress.done_bytes} bytes")
+            job.note(f"completed, {size} bytes" if (size := job.progress.done_bytes) else "completed")
         except Exception as error:
             job.error, job.failure, job.status = error, failure_of(error), Status.FAILED
             if isinstance(error, EXPECTED):

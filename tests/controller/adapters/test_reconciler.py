@@ -64,6 +64,18 @@ def test_a_restart_does(stage: Stage) -> None:
     assert has(stage) == "abC"
 
 
+def test_an_instance_that_goes_down_is_told_of(stage: Stage) -> None:
+    """And that it has the adapter again."""
+    stage.run(6)
+    stage.put("sql", V1, replicas=1)
+    stage.run(3)
+    stage.crash("a")
+    stage.engines["a"].up = True
+    stage.run(10)
+    assert stage.reasons("sql")[:4] == ["Scheduled", "Loaded", "AdapterLost", "AdapterMigrating"]
+    assert phase(stage) is Phase.RUNNING
+
+
 def test_retries_and_then_another_instance(stage: Stage) -> None:
     """The first try and five more, after 5, 10, 20, 40 and 80 seconds; the number of replicas is kept."""
     stage.run(6)
@@ -345,6 +357,20 @@ def test_a_source_that_cannot_be_looked_at_again_changes_nothing(stage: Stage, t
     assert (has(stage), phase(stage), stage.artifacts.fetches) == ("abC", Phase.RUNNING, 2)
     assert stage.reasons("sql")[-1] == "SourceNotRead"
     assert all(place.tries.failures == 0 for place in stage.controller.get("sql").places.values())
+
+
+def test_a_source_that_stays_away_is_told_of_once(tmp_path: Path) -> None:
+    """However often it is looked for; and again when it was there meanwhile."""
+    stage = Stage(tmp_path, top="adapter_store: {refresh_seconds: 60}\n")
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    for trouble in (LATER, None, LATER):
+        stage.artifacts.trouble = trouble
+        stage.run(400)
+    assert stage.reasons("sql").count("SourceNotRead") == 2
+    assert stage.artifacts.fetches > 12
+    stage.close()
 
 
 def test_what_failed_is_fetched_anew_when_it_is_applied_again(stage: Stage) -> None:
