@@ -22,7 +22,7 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.state import State
 from controller.residency.arbiter import Arbiter
-from controller.residency.decision import Resident
+from controller.residency.decision import Resident, Wish
 from runtime.engines.base import AdapterSeen, Engine, EngineRefused, Sight
 from runtime.engines.spec import Capabilities
 from state.launches import Launch, Launches
@@ -77,8 +77,8 @@ def percentile(waits: Sequence[float], percent: int) -> float:
 class LeastRecentlyUsed(Arbiter):
     """Whoever was used least lately leaves, whatever its wake will cost."""
 
-    def _residents(self) -> list[Resident]:
-        residents = sorted(super()._residents(), key=lambda one: -one.idle_seconds)
+    def _residents(self, wishes: Sequence[Wish]) -> list[Resident]:
+        residents = sorted(super()._residents(wishes), key=lambda one: -one.idle_seconds)
         return [replace(one, priority=rank, wake_seconds=1.0, idle_seconds=0.0) for rank, one in enumerate(residents)]
 
 

@@ -74,6 +74,9 @@ class Instance:
         )
 
 
+NO_SETTINGS = ModelSection()
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """One YAML file. ``digest`` is of its text; ``api_key`` is the clients'.
@@ -112,7 +115,7 @@ class Config:
         return tuple(dict.fromkeys(instance.model for instance in self.instances))
 
     def settings_of(self, model: str) -> ModelSection:
-        return self.model_settings.get(model) or ModelSection()
+        return self.model_settings.get(model, NO_SETTINGS)
 
     def instances_of(self, model: str) -> tuple[Instance, ...]:
         return tuple(instance for instance in self.instances if instance.model == model)

@@ -19,6 +19,7 @@ from controller.fleet.waker import REQUEST
 from controller.residency import tenants
 from controller.residency.books import Books
 from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
+from controller.residency.ledger import Ledger
 from controller.residency.line import Line, Waiting
 from controller.residency.memory import NOTHING, Memory, gib, lacks, minus
 
@@ -36,8 +37,14 @@ SUM_SECONDS = 1.0
 REFUSED_SECONDS = 60.0
 """How often it is told that a model can have no room: clients may ask for it again and again."""
 
+FEW, LOOK_PAUSE = 100, 40e-6
+"""In a fleet of more instances than that, seconds between two looks for each of them: ten times what they cost."""
+
 AT_WORK = frozenset({State.READY, State.DRAINING, State.WAKING})
 """States in which nobody else of the model has to be woken."""
+
+ASIDE = frozenset({State.ASLEEP, State.STOPPED})
+"""States in which nobody can leave for anybody, and most of a large fleet is."""
 
 WAKEABLE = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.STOPPED})
 """States from which a wake takes memory that was given back. In others somebody sees to it already, or it is down."""
@@ -51,6 +58,7 @@ class Arbiter:
         self._fleet = fleet
         self._measured = measured
         self._line = Line()
+        self._ledger = Ledger()
         self._granted: set[str] = set()
         self._leaving: dict[str, Evict] = {}
         self._spared: dict[str, float] = {}
@@ -59,6 +67,7 @@ class Arbiter:
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._later: asyncio.TimerHandle | None = None
+        self._looked_at = float("-inf")
         fleet.welcome(self._take_in)
 
     @property
@@ -156,26 +165,30 @@ class Arbiter:
     def books(self) -> Books:
         instances = self._fleet.instances.values()
         capacity = tenants.capacity(instances, self.config.capacity, self._measured)
-        return tenants.books(instances, capacity, self._granted)
+        return self._ledger.books(self._fleet.instances, capacity, self._granted)
 
     # -- looking and deciding ------------------------------------------------------------------------------------
 
     def _look_soon(self) -> None:
-        """An instance has changed, or could leave now, which is so after nearly every request: looking costs the more
-        the larger the fleet is. So it is done once for all that happens in one round of the loop; while nobody waits,
-        once in a while.
+        """An instance has changed, or could leave now, which is so after nearly every request.
+
+        Looking costs the more the larger the fleet is. So it is done once for all that happens in one round of the
+        loop, and in a large fleet with pauses; while nobody waits, once in a while.
         """
         loop = asyncio.get_running_loop()
         if not self._line:
             self._later = self._later or loop.call_later(SUM_SECONDS, self._look)
         elif self._due is None:
-            self._due = loop.call_soon(self._look)
+            size = len(self._fleet.instances)
+            rested = self._looked_at + (size * LOOK_PAUSE if size > FEW else 0.0)
+            self._due = loop.call_at(rested, self._look) if rested > loop.time() else loop.call_soon(self._look)
 
     def _look(self) -> None:
         for handle in (self._due, self._timer, self._later):
             if handle is not None:
                 handle.cancel()
         self._due = self._timer = self._later = None
+        self._looked_at = asyncio.get_running_loop().time()
         self._answer()
         there = [entry for entry in self._line.firsts() if entry.model in self._fleet.models]
         wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
@@ -183,7 +196,7 @@ class Arbiter:
         books = self.books()
         if not asked and not books.is_overdrawn and not self._clash():
             return
-        outcome = decide(books, self._residents(), asked, self._rules())
+        outcome = decide(books, self._residents(asked), asked, self._rules())
         for step in outcome.steps:
             self._act(step, wishes)
         again = min(outcome.again, *(until - self._now() for until in self._spared.values()), NEVER)
@@ -207,7 +220,7 @@ class Arbiter:
 
     def _wish(self, entry: Waiting) -> Wish | None:
         now = self._now()
-        views = {one.name: (one, one.view(now)) for one in entry.among if one.state in (State.ASLEEP, State.STOPPED)}
+        views = {one.name: (one, one.view(now)) for one in entry.among if one.state in ASIDE}
         by_request = entry.cause == REQUEST
         needs = {
             name: tenants.footprint_of(one).awake
@@ -216,8 +229,9 @@ class Arbiter:
         }
         return Wish(entry.model, needs, now - entry.since) if needs else None
 
-    def _residents(self) -> list[Resident]:
+    def _residents(self, wishes: Sequence[Wish]) -> list[Resident]:
         now = self._now()
+        wished = {name for wish in wishes for name in wish.needs}
         self._spared = {name: until for name, until in self._spared.items() if until > now}
         return [
             tenants.resident(
@@ -229,6 +243,7 @@ class Arbiter:
                 spared=one.name in self._spared,
             )
             for one in self._fleet.instances.values()
+            if one.state not in ASIDE or one.name in self._granted or one.name in wished
         ]
 
     def _rules(self) -> Rules:
@@ -237,7 +252,7 @@ class Arbiter:
 
     def _fits(self, instance: Instance) -> bool:
         wish = Wish(instance.config.model, {instance.name: tenants.footprint_of(instance).awake})
-        steps = decide(self.books(), self._residents(), [wish], self._rules()).steps
+        steps = decide(self.books(), self._residents([wish]), [wish], self._rules()).steps
         return isinstance(steps[0], Admit)
 
     # -- acting --------------------------------------------------------------------------------------------------

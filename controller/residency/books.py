@@ -1,4 +1,4 @@
-"""Who holds what, and what is free: the ledger. Pure; made anew from the states of all instances whenever it is asked.
+"""Who holds what, and what is free. Pure.
 
 An amount is held from before it is taken until after it is known to be given back, so the sum is never too small.
 """
@@ -35,20 +35,20 @@ def held(footprint: Footprint, state: State, level: int, *, granted: bool, gone:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """``capacity``: places of which it is known. ``held``: by instance."""
+    """``capacity``: places of which it is known. ``held``: by instance. ``used``: by all of them."""
 
     capacity: Memory
     held: Mapping[str, Memory]
+    used: Memory
 
-    @property
-    def used(self) -> dict[str, int]:
-        return total(self.held.values())
+    @classmethod
+    def of(cls, capacity: Memory, held: Mapping[str, Memory]) -> Books:
+        return cls(capacity, held, total(held.values()))
 
     @property
     def free(self) -> dict[str, int]:
         """Below 0 where more is held than there is, as when somebody else woke an engine."""
-        used = self.used
-        return {place: size - used.get(place, 0) for place, size in self.capacity.items()}
+        return {place: size - self.used.get(place, 0) for place, size in self.capacity.items()}
 
     @property
     def is_overdrawn(self) -> bool:

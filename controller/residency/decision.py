@@ -28,7 +28,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """One instance that holds memory.
+    """One instance that may be awake, or is to be.
 
     ``asleep``: what it would hold asleep, by level, the preferred one first; empty if it cannot sleep.
     ``leaving``: the level at which it is on its way to sleep.
@@ -119,7 +119,7 @@ class Outcome:
 
 
 def decide(books: Books, residents: Sequence[Resident], wishes: Sequence[Wish], rules: Rules) -> Outcome:
-    """``wishes``: first come first. ``residents``: all that hold memory, the wished-for included."""
+    """``wishes``: first come first. ``residents``: all that are awake or may be, and the wished-for."""
     room = _Room(books, residents, rules)
     steps: list[Step] = [*room.part(), *room.relieve()]
     for wish in wishes:
@@ -262,20 +262,24 @@ class _Room:
 
     def _never(self, wish: Wish, name: str) -> str | None:
         """Why it will not fit however long it waits; None if it may."""
-        need = wish.needs[name]
-        staying = {one: amount for one, amount in self._books.held.items() if one != name}
-        for one in self._residents.values():
-            if one.name in staying and one.awake and not one.pinned and one.asleep:
-                staying[one.name] = min(one.asleep.values(), key=lambda amount: sum(amount.values()))
-        kept = total(staying.values())
-        for place, size in need.items():
+        for place, size in wish.needs[name].items():
             capacity = self._books.capacity.get(place)
-            if capacity is not None and size > capacity - kept.get(place, 0):
-                return _arithmetic(name, place, size, capacity, kept.get(place, 0))
+            if capacity is not None and size > capacity - (kept := self._kept(place, name)):
+                return _arithmetic(name, place, size, capacity, kept)
         pinned = [one.model for one in self._rivals(wish.model) if one.pinned]
         if pinned:
             return f"{wish.model!r} may not be awake with {pinned[0]!r}, which is pinned"
         return None
+
+    def _kept(self, place: str, name: str) -> int:
+        """What others than ``name`` hold there once all have left that ever may."""
+        held = self._books.held
+        kept = self._books.used.get(place, 0) - held[name].get(place, 0)
+        for one in self._residents.values():
+            if one.name != name and one.awake and not one.pinned and one.asleep:
+                asleep = min(one.asleep.values(), key=lambda amount: sum(amount.values()))
+                kept -= held[one.name].get(place, 0) - asleep.get(place, 0)
+        return kept
 
     def _wait(self, wish: Wish) -> Wait:
         if self._coming:

@@ -9,7 +9,6 @@ from statistics import median
 from controller.config.model import Config
 from controller.fleet.instance import Instance
 from controller.fleet.state import AWAKE, State
-from controller.residency.books import Books, held
 from controller.residency.decision import Resident
 from controller.residency.footprint import Footprint
 from controller.residency.measured import completed
@@ -43,15 +42,6 @@ def capacity(instances: Collection[Instance], declared: Memory, measured: Memory
     """Of the places in the YAML; of others as measured, if anybody is known to take memory there."""
     used = {place for one in instances for place in footprint_of(one).awake}
     return {**{place: size for place, size in measured.items() if place in used}, **declared}
-
-
-def books(instances: Collection[Instance], capacity: Memory, granted: Collection[str]) -> Books:
-    """``granted``: who is about to wake."""
-    amounts = {
-        one.name: held(footprint_of(one), one.state, one.level, granted=one.name in granted, gone=one.gone)
-        for one in instances
-    }
-    return Books(capacity, amounts)
 
 
 def levels(instance: Instance) -> Mapping[int, Memory]:

@@ -509,7 +509,9 @@ class House:
         known = {State.READY: False, State.ASLEEP: True}.get(instance.state)
         if engine.asleep and instance.level not in (0, engine.level):
             return  # woken and put to sleep by somebody else between two looks
-        fits = not self.over() and (engine.asleep or not self._awake_rivals(instance))
+        fits = not self.over() and (
+            engine.asleep or not (self._awake_rivals(instance) or self._is_rival_waking(instance))
+        )
         if engine.there and engine.up and known is engine.asleep and fits:
             engine.astray = False
 
@@ -517,6 +519,14 @@ class House:
         rivals = self.config.rivals.get(instance.config.model, frozenset())
         others = [self.engines[one.name] for model in rivals for one in self.config.instances_of(model)]
         return [one for one in others if one.there and not one.asleep]
+
+    def _is_rival_waking(self, instance: Instance) -> bool:
+        rivals = self.config.rivals.get(instance.config.model, frozenset())
+        return any(
+            self.fleet.instances[one.name].state is State.WAKING
+            for model in rivals
+            for one in self.config.instances_of(model)
+        )
 
     def _check_groups(self) -> None:
         for name, instance in self.fleet.instances.items():

@@ -46,6 +46,6 @@ def test_one_that_is_gone_holds_nothing() -> None:
 
 
 def test_sums() -> None:
-    books = Books({"gpu0": 80, "host": 20}, {"a": BOTH, "b": LIGHT})
+    books = Books.of({"gpu0": 80, "host": 20}, {"a": BOTH, "b": LIGHT})
     assert books.used == {"gpu0": 31, "host": 60}
     assert books.free == {"gpu0": 49, "host": -40}

@@ -34,7 +34,7 @@ def wish(name: str, size: int, place: str = "gpu0", waits: float = 0.0) -> Wish:
 
 
 def at(capacity: Memory, *residents: tuple[Resident, Memory], wishes: list[Wish], **rules: object) -> Outcome:
-    books = Books(capacity, {one.name: held for one, held in residents})
+    books = Books.of(capacity, {one.name: held for one, held in residents})
     return decide(books, [one for one, _ in residents], wishes, Rules(**rules))  # type: ignore[arg-type]
 
 
@@ -210,7 +210,7 @@ def situations(draw: st.DrawFn) -> tuple[Books, list[Resident], list[Wish], Rule
         )
         if not is_awake and draw(st.booleans()):
             wishes.append(Wish(name, {name: {place: size}}, draw(st.floats(0, 30))))
-    return Books(capacity, held), residents, wishes, Rules()
+    return Books.of(capacity, held), residents, wishes, Rules()
 
 
 @given(situations())

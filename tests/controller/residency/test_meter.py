@@ -21,6 +21,7 @@ from controller.fleet.state import State
 from controller.residency import meter, tenants
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.footprint import Footprint
+from controller.residency.ledger import Ledger
 from controller.residency.memory import GIB
 from controller.residency.meter import Scale, metered
 from runtime.gpus import Gpu, Panel
@@ -252,14 +253,14 @@ async def test_memory_is_held_until_it_is_given_back(footprint: Footprint | None
     await looked(stage.gpus, 5)
     assert stage.engine.asleep
     assert stage.state is State.FALLING_ASLEEP
-    books = tenants.books([stage.instance], amount(gpu0=80), ())
+    books = Ledger().books({"one": stage.instance}, amount(gpu0=80), ())
     assert books.free == amount(gpu0=50)
     stage.holds(one=10, two=1)  # on its way
     await looked(stage.gpus, 3)
     assert not sleeping.done()
     stage.holds(one=1, two=1)
     await sleeping
-    assert tenants.books([stage.instance], amount(gpu0=80), ()).free == amount(gpu0=78)
+    assert Ledger().books({"one": stage.instance}, amount(gpu0=80), ()).free == amount(gpu0=78)
 
 
 async def test_where_processes_cannot_be_told_apart_what_is_free_counts(host: dict[str, int]) -> None:
@@ -315,10 +316,10 @@ async def test_an_ended_process_holds_its_memory_until_it_is_given_back(host: di
     await looked(stage.gpus, 3)
     stage.holds(one=2)
     await looked(stage.gpus, 3)
-    assert tenants.books([stage.instance], amount(gpu0=80), ()).free == amount(gpu0=50)
+    assert Ledger().books({"one": stage.instance}, amount(gpu0=80), ()).free == amount(gpu0=50)
     stage.gpus.held.clear()
     await stopping
-    assert tenants.books([stage.instance], amount(gpu0=80), ()).free == amount(gpu0=80)
+    assert Ledger().books({"one": stage.instance}, amount(gpu0=80), ()).free == amount(gpu0=80)
 
 
 async def test_without_figures_nobody_waits(host: dict[str, int]) -> None:

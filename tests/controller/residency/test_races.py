@@ -13,6 +13,7 @@ from controller.fleet.errors import DeadlinePassed, NotPossible
 from controller.fleet.instance import EVICTED
 from controller.fleet.journal import Happened
 from controller.fleet.state import State
+from controller.residency import arbiter
 from controller.residency.arbiter import Arbiter
 from controller.residency.books import Books
 from tests.controller.residency.house import Client, House, launched, tenant
@@ -259,6 +260,29 @@ def test_a_model_in_use_does_not_pay_for_the_books(build: Build, monkeypatch: py
 
     house.loop.run_until_complete(serve())
     assert len(made) <= 4
+
+
+def test_a_large_fleet_rests_between_looks(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while somebody waits, and many answers end: the others' requests are not held up by looking."""
+    monkeypatch.setattr(arbiter, "FEW", 1)
+    monkeypatch.setattr(arbiter, "LOOK_PAUSE", 0.05)
+    house = build([tenant("a", 30), tenant("b", 60), tenant("c", 30)], ROOM_FOR_ONE, asleep=["b"])
+    busy, waiting = house.ask("a"), house.ask("b", lasts=0.0)
+    looks: list[None] = []
+    look = Arbiter._look
+
+    def counted(arbiter: Arbiter) -> None:
+        looks.append(None)
+        look(arbiter)
+
+    monkeypatch.setattr(Arbiter, "_look", counted)
+    for _ in range(100):
+        house.ask("c", lasts=0.0)
+        house.loop.pass_time(0.01)
+    assert waiting.phase == "waiting" and len(looks) <= 8
+    busy.finish()
+    house.loop.pass_time(5)
+    assert served(busy, waiting)
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------
