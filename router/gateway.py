@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import sys
+from contextlib import closing
 from functools import partial
 
 import uvicorn
@@ -40,7 +41,11 @@ def work(options: argparse.Namespace) -> int:
     """Exit code 0 after a clean stop, 2 when the YAML has mistakes, 1 when it cannot start."""
     logs.begin(options.log_level)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until it has started, when what it reads is new anyway
-    channel = Channel(options.inherit)
+    with closing(Channel(options.inherit)) as channel:
+        return _begin(options, channel)
+
+
+def _begin(options: argparse.Namespace, channel: Channel) -> int:
     try:
         config = load(options.config)
     except ConfigError as mistakes:

@@ -19,6 +19,11 @@ class Channel:
         self.listener = socket.socket(fileno=listener[0]) if listener else None
         self._unread = b""
 
+    def close(self) -> None:
+        self._socket.close()
+        if self.listener is not None:
+            self.listener.close()
+
     def say(self, word: str) -> None:
         self._socket.sendall(word.encode() + b"\n")
 
