@@ -90,10 +90,11 @@ class Control:
 
     async def look(self, path: str) -> Answer:
         """A GET that costs next to nothing, for what is asked again and again. Returns errors too, as ``send`` does."""
+        seconds = min(PROBE_SECONDS, self._call_seconds)
         try:
-            return await self._address.get(path, PROBE_SECONDS)
+            return await self._address.get(path, seconds)
         except TimeoutError as late:
-            raise EngineTimeout(self.name, f"GET {path}", f"no answer within {PROBE_SECONDS:g} s") from late
+            raise EngineTimeout(self.name, f"GET {path}", f"no answer within {seconds:g} s") from late
         except OSError as broken:
             raise EngineUnreachable(self.name, f"GET {path}", str(broken)) from broken
 

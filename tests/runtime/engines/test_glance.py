@@ -198,6 +198,15 @@ async def test_a_look_without_an_answer_is_no_news(monkeypatch: pytest.MonkeyPat
             assert (await one.look()).healthy is None
 
 
+async def test_a_look_takes_no_longer_than_a_call_may() -> None:
+    """Whoever gives an engine less than that for each call means this one, too."""
+    async with serving(lambda _: None) as server, open_client() as client:
+        host, port = server.url.removeprefix("http://").split(":")
+        spec = EngineSpec("one", "vllm", "m", host, int(port), server.url, ("m",), call_seconds=0.05)
+        with pytest.raises(EngineTimeout, match=r"no answer within 0\.05 s"):
+            await Control(spec, client).look("/health")
+
+
 async def test_errors_name_the_engine_and_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of every other call do."""
     monkeypatch.setattr("runtime.engines.control.PROBE_SECONDS", 0.05)
