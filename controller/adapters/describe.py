@@ -107,9 +107,9 @@ def _tree(values: Mapping[str, Any], indent: int) -> Iterator[str]:
     for key, value in values.items():
         if not isinstance(value, dict):
             yield f"{' ' * indent}{key}:  {value}"
-        elif value:
+        elif below := list(_tree(value, indent + 2)):
             yield f"{' ' * indent}{key}:"
-            yield from _tree(value, indent + 2)
+            yield from below
 
 
 def _pairs(pairs: Mapping[str, str], indent: int) -> Iterator[str]:

@@ -19,7 +19,7 @@ from controller.adapters.spec import API_KEY
 from controller.adapters.steps import Seen
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
-from controller.fleet.state import AWAKE
+from controller.fleet.state import AWAKE, SLEEPING
 from runtime.engines.base import AdapterHost, Engine
 from state.adapters import Adapters
 
@@ -73,6 +73,12 @@ class Ground:
 
     def obstacle(self, record: Record) -> str:
         """Why no instance can have it; nothing when one may soon."""
+        asleep = [name for name in record.chosen if (one := self.fleet.instances.get(name)) and one.state in SLEEPING]
+        if record.chosen:
+            all_asleep = len(asleep) == len(record.chosen)
+            return (
+                f"pod {', '.join(asleep)} is asleep: a request wakes it, and it gets the adapter" if all_asleep else ""
+            )
         candidates = self.candidates(record)
         if not candidates:
             labels = ", ".join(f"{key}={value}" for key, value in record.spec.pod_selector.match_labels.items())

@@ -100,7 +100,8 @@ class Reconciler:
 
     async def _wait(self, record: Record, _: Sequence[str]) -> None:
         self._fall_back(record)
-        if not record.chosen and not record.deleting and (why := self._ground.obstacle(record)):
+        waits = record.phase in (Phase.PENDING, Phase.SCHEDULED, Phase.LOADING)
+        if waits and (why := self._ground.obstacle(record)):
             record.say(phases.unavailable(why))
 
     def _fall_back(self, record: Record) -> None:

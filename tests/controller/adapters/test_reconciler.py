@@ -64,6 +64,20 @@ def test_a_restart_does(stage: Stage) -> None:
     assert has(stage) == "abC"
 
 
+def test_one_whose_instances_sleep_waits_for_a_request(stage: Stage) -> None:
+    """It is fetched, and says what it waits for; the wake brings it."""
+    stage.run(6)
+    for name in stage.engines:
+        stage.asleep(name)
+    stage.put("sql", V1, replicas=1)
+    stage.run(30)
+    assert (has(stage), phase(stage), stage.artifacts.fetches) == ("", Phase.LOADING, 1)
+    assert ready_condition(stage)[1] == "pod a is asleep: a request wakes it, and it gets the adapter"
+    stage.wake("a")
+    stage.run(3)
+    assert (has(stage), ready_condition(stage)[0]) == ("a", "ModelAdapterAvailable")
+
+
 def test_an_instance_that_goes_down_is_told_of(stage: Stage) -> None:
     """And that it has the adapter again."""
     stage.run(6)
