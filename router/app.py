@@ -56,10 +56,16 @@ class Gateway(Starlette):
             self.live.leave(url)
             await self.live.chronicle.finish()
 
+    async def emptied(self) -> None:
+        """Wait, once it has left, until nothing of it is in flight on an engine."""
+        if self.live is not None:
+            await self.live.farewells.all_ended()
+
     def is_alone(self) -> None:
-        """The gateway before this one has ended."""
+        """No gateway before this one has anything in flight on an engine any more."""
         if self.live is not None:
             self.live.fleet.has_predecessor = False
+            self.live.arbiter.look_soon()
 
     def reload_soon(self) -> None:
         """Apply the YAML as it is now; the log tells how it went."""

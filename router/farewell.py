@@ -50,8 +50,16 @@ class Farewells:
             return False
         return True
 
+    async def all_ended(self) -> None:
+        """Wait until no instance that has left has anything to do any more."""
+        if tasks := self._all():
+            await asyncio.wait(tasks)
+
+    def _all(self) -> set[asyncio.Task[None]]:
+        return {task for tasks in self._under_way.values() for task in tasks}
+
     async def aclose(self) -> None:
-        tasks = {task for tasks in self._under_way.values() for task in tasks}
+        tasks = self._all()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

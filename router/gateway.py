@@ -98,7 +98,13 @@ def serve(config: Config, host: str, listener: socket.socket, channel: Channel, 
         await app.leave(url_of(host, port))
         channel.say("left")
         log.info("the next gateway takes over; what is in flight is finished")
+        emptied = asyncio.create_task(say_when_empty())
         await server.end(LEAVING_SECONDS)
+        emptied.cancel()
+
+    async def say_when_empty() -> None:
+        await app.emptied()
+        channel.say("empty")
 
     server.on_start = lambda: channel.listen({"leave": lambda: server.begin(leave()), "alone": app.is_alone})
     server.run(sockets=[listener])

@@ -9,8 +9,9 @@ library: it stays as it is while the program's files change.
                    <- ready           it has read the YAML, and holds the address
       leave ->                        to the one that serves: take no more connections
                    <- left            it decides nothing any more, and finishes what it has
+                   <- empty           nothing of it is in flight on an engine: what it has is with the next one
       go ->                           to the new one: open the fleet and serve; "go alone" if nobody is before it
-      alone ->                        the one before it has ended
+      alone ->                        those before it have ended, or are empty
 
 Each may be killed at any moment. When this process goes, so do its gateways: their end of the channel is closed.
 """
@@ -53,6 +54,7 @@ class Gateway:
     def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket) -> None:
         self.process = process
         self.stage = Stage.STARTING
+        self.empty = False
         self.began = asyncio.get_running_loop().time()
         self._channel = channel
         self._unread = b""
@@ -157,6 +159,9 @@ class Succession:
             elif word == "left" and gateway.stage is Stage.SERVING:
                 gateway.stage = Stage.LEAVING
                 self._hand_over()
+            elif word == "empty":
+                gateway.empty = True
+                self._tell_if_alone()
 
     def _hand_over(self) -> None:
         """To the one that is ready, if there is one, as soon as nobody else serves."""
@@ -168,7 +173,15 @@ class Succession:
             self._begin(self._insist(serving))
             return
         following.stage, self._served = Stage.SERVING, True
-        following.say("go" if len(self._gateways) > 1 else "go alone")
+        following.say("go alone" if self._is_alone() else "go")
+
+    def _is_alone(self) -> bool:
+        """Whether no gateway but the one that serves has anything in flight on an engine."""
+        return all(one.stage is not Stage.LEAVING or one.empty for one in self._gateways)
+
+    def _tell_if_alone(self) -> None:
+        if (serving := self._in(Stage.SERVING)) is not None and self._is_alone():
+            serving.say("alone")
 
     async def _insist(self, gateway: Gateway) -> None:
         await asyncio.sleep(LEAVE_SECONDS)
@@ -197,8 +210,7 @@ class Succession:
         elif serving is not None:
             if gateway.stage is not Stage.LEAVING:
                 log.error("the next gateway %s: %d serves on", _how(code), serving.pid)
-            if len(self._gateways) == 1:
-                serving.say("alone")
+            self._tell_if_alone()
         elif self._in(Stage.READY) is not None:
             self._hand_over()
         elif not self._awaited:

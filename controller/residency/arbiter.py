@@ -76,10 +76,10 @@ class Arbiter:
 
     def _take_in(self, one: Transitions) -> None:
         """Also those that take no part: they may be measured yet, or be given figures."""
-        one.instance.watchers.append(self._look_soon)
-        one.instance.on_idle = self._look_soon
+        one.instance.watchers.append(self.look_soon)
+        one.instance.on_idle = self.look_soon
         one.depth = self.sleep_level
-        self._look_soon()
+        self.look_soon()
 
     async def aclose(self) -> None:
         for handle in (self._due, self._timer, self._later):
@@ -100,12 +100,12 @@ class Arbiter:
         entry = self._line.join(Waiting(model, tuple(among), now, REQUEST))
         if entry.refusal:
             raise NoRoom(f"There can be no room for {model!r}: {entry.refusal}.")
-        self._look_soon()
+        self.look_soon()
 
     def unwant(self, model: str) -> None:
         self._line.forget(model, REQUEST)
         self._call_off()
-        self._look_soon()
+        self.look_soon()
 
     def help(self, due: Sequence[Instance], cause: str) -> bool:
         for one in due:
@@ -127,7 +127,7 @@ class Arbiter:
         entry = self._line.join(Waiting(instance.config.model, (instance,), self._now(), cause, outcome=outcome))
         assert entry.outcome is not None
         entry.askers += 1
-        self._look_soon()
+        self.look_soon()
         try:
             async with asyncio.timeout(instance.config.sleep.wake_timeout_seconds):
                 await asyncio.shield(entry.outcome)
@@ -138,7 +138,7 @@ class Arbiter:
             if not entry.askers:
                 self._line.leave(entry)
             self._call_off()
-            self._look_soon()
+            self.look_soon()
 
     def sleep_level(self, instance: Instance) -> int:
         """The level it may sleep at now, by the host's memory. Raises ``NoHostMemory`` when there is none."""
@@ -169,7 +169,7 @@ class Arbiter:
 
     # -- looking and deciding ------------------------------------------------------------------------------------
 
-    def _look_soon(self) -> None:
+    def look_soon(self) -> None:
         """An instance has changed, or could leave now, which is so after nearly every request.
 
         Looking costs the more the larger the fleet is. So it is done once for all that happens in one round of the
@@ -240,7 +240,7 @@ class Arbiter:
                 waited_for=self._fleet.models[one.config.model].waiting > 0,
                 leaving=self._leaving[one.name].level if one.name in self._leaving else None,
                 granted=one.name in self._granted,
-                spared=one.name in self._spared,
+                spared=self._fleet.has_predecessor or one.name in self._spared,
             )
             for one in self._fleet.instances.values()
             if one.state not in ASIDE or one.name in self._granted or one.name in wished
@@ -322,7 +322,7 @@ class Arbiter:
             log.warning("%s", refused)
         finally:
             self._granted.discard(transitions.instance.name)
-            self._look_soon()
+            self.look_soon()
         if entry is not None and entry.outcome is not None:
             self._tell(entry, failure)
 
@@ -340,7 +340,7 @@ class Arbiter:
             self._spared[step.name] = self._now() + max(SPARED_SECONDS, self._now() - began)
         finally:
             self._leaving.pop(step.name, None)
-            self._look_soon()
+            self.look_soon()
 
     def _still(self, step: Evict, instance: Instance) -> bool:
         """Whether it is still to leave, as the turn comes to it."""

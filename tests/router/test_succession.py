@@ -18,6 +18,7 @@ import pytest
 
 from tests.router.adapters.stage import LORA, applied, artifact
 from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, gateway, replica_of, text_of, until, write_yaml
+from tests.router.residency.test_room import SETTINGS, of
 from tests.runtime.engines.sim.stage import free_port
 
 pytestmark = pytest.mark.anyio
@@ -177,6 +178,22 @@ async def test_what_is_not_sent_yet_goes_to_the_next(tmp_path: Path) -> None:
             refused = await left.client.request(method, f"/admin/{path}")
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "gateway_stopping")
         assert left.in_flight == 0
+
+
+async def test_who_waits_for_room_gets_it_from_the_next(tmp_path: Path) -> None:
+    """The one that leaves has nothing but that in flight, and is not waited for: it would wait for that itself."""
+    patient = {**SETTINGS, "residency": {"min_awake_seconds": 0, "max_wait_seconds": 60}}
+    async with engines(of("busy", 60, SLOW), of("cold", 60)) as sims, program(tmp_path, sims, **patient) as running:
+        assert (await running.client.post("/model/sleep/cold")).status_code == 200
+        busy = asyncio.create_task(running.ask("busy", max_tokens=300))
+        await until(lambda: sims["busy"].running == 1)
+        cold = asyncio.create_task(running.ask("cold"))
+        async with asyncio.timeout(PATIENCE):
+            while not (await running.client.get("/residency")).json()["waiting"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await running.renew()
+        assert text_of(await busy)
+        assert text_of(await cold)
 
 
 async def test_adapters_are_asked_for_at_the_next(tmp_path: Path) -> None:
