@@ -8,9 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
+from controller.fleet.errors import NotPossible
 from controller.fleet.finding import Gate
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Journal
@@ -58,6 +60,7 @@ class Fleet:
         self.instances: dict[str, Instance] = {}
         self.models: dict[str, Replicas] = {}
         self.routes: dict[str, Route] = {}
+        self.departed: WeakSet[Instance] = WeakSet()  # from the configuration, though not from all that they have
         self._connect = connect
         self._marks = marks
         self._launches = launches
@@ -83,6 +86,7 @@ class Fleet:
         _become(self.instances, {name: one.instance for name, one in self.transitions.items()})
         self._regroup(config, leaving)
         left = [one for name, one in before.items() if self.transitions.get(name) is not one]
+        self.departed.update(one.instance for one in left)
         for name, one in self.transitions.items():
             if before.get(name) is not one:
                 for host in self._hosts:
@@ -131,6 +135,13 @@ class Fleet:
         if instance := self.instances.get(name):
             return instance.config.model, (instance,)
         return None
+
+    def way_of(self, instance: Instance) -> Transitions:
+        """How to change its state. Raises ``NotPossible`` if it has left, whoever has its name now."""
+        found = self.transitions.get(instance.name)
+        if found is None or found.instance is not instance:
+            raise NotPossible(f"{instance.name!r} has been taken out of the configuration")
+        return found
 
     def welcome(self, host: Callable[[Transitions], None]) -> None:
         """``host`` is told of every instance there is, and of those that join, before they are looked at."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -120,7 +120,7 @@ class Arbiter:
     async def wake(self, instance: Instance, cause: str) -> None:
         leaves = instance.state in WAKEABLE or (instance.state is State.DRAINING and instance.firm)
         if not tenants.is_managed(instance, self.config) or not leaves:
-            await self._fleet.transitions[instance.name].wake(cause)
+            await self._fleet.way_of(instance).wake(cause)
             return
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         outcome.add_done_callback(lambda one: one.cancelled() or one.exception())  # who asked may have left
@@ -163,9 +163,14 @@ class Arbiter:
         return frozenset(self._leaving)
 
     def books(self) -> Books:
-        instances = self._fleet.instances.values()
-        capacity = tenants.capacity(instances, self.config.capacity, self._measured)
-        return self._ledger.books(self._fleet.instances, capacity, self._granted)
+        instances = self._holders()
+        capacity = tenants.capacity(instances.values(), self.config.capacity, self._measured)
+        return self._ledger.books(instances, capacity, self._granted)
+
+    def _holders(self) -> Mapping[str, Instance]:
+        """Those in the configuration, and those that have left it and still answer."""
+        gone = {one.name: one for one in self._fleet.departed if one.in_flight}
+        return {**gone, **self._fleet.instances} if gone else self._fleet.instances
 
     # -- looking and deciding ------------------------------------------------------------------------------------
 
@@ -190,6 +195,7 @@ class Arbiter:
         self._due = self._timer = self._later = None
         self._looked_at = asyncio.get_running_loop().time()
         self._answer()
+        self._line.keep(self._fleet.instances)
         there = [entry for entry in self._line.firsts() if entry.model in self._fleet.models]
         wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
         asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
@@ -233,16 +239,17 @@ class Arbiter:
         now = self._now()
         wished = {name for wish in wishes for name in wish.needs}
         self._spared = {name: until for name, until in self._spared.items() if until > now}
+        waited_for = {model for model, replicas in self._fleet.models.items() if replicas.waiting}
         return [
             tenants.resident(
                 one,
                 self.config,
-                waited_for=self._fleet.models[one.config.model].waiting > 0,
+                waited_for=one.config.model in waited_for,
                 leaving=self._leaving[one.name].level if one.name in self._leaving else None,
                 granted=one.name in self._granted,
                 spared=self._fleet.has_predecessor or one.name in self._spared,
             )
-            for one in self._fleet.instances.values()
+            for one in self._holders().values()
             if one.state not in ASIDE or one.name in self._granted or one.name in wished
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.fleet.instance import Instance
@@ -29,7 +30,7 @@ class Waiting:
 
 class Line:
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, ...], Waiting] = {}
+        self._entries: dict[tuple[object, ...], Waiting] = {}
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -40,7 +41,7 @@ class Line:
 
     def join(self, entry: Waiting) -> Waiting:
         """Returns who waits for the same already, or else ``entry``."""
-        key = (entry.model, entry.cause, *(one.name for one in entry.among))
+        key = (entry.model, entry.cause, *entry.among)
         return self._entries.setdefault(key, entry)
 
     def leave(self, gone: Waiting) -> None:
@@ -50,6 +51,15 @@ class Line:
         kept = {key: one for key, one in self._entries.items() if one.model != model or one.cause != cause}
         if len(kept) != len(self._entries):
             self._entries = kept
+
+    def keep(self, there: Mapping[str, Instance]) -> None:
+        """Others have left, whoever has their name now. Who waits for just one of those is told by somebody else."""
+        for entry in self.entries:
+            among = tuple(one for one in entry.among if there.get(one.name) is one)
+            if entry.outcome is None and among != entry.among:
+                entry.among = among
+                if not among:
+                    self.leave(entry)
 
     def firsts(self) -> list[Waiting]:
         """Of each model the first that may still be served."""

@@ -78,12 +78,13 @@ class LaunchKeeper:
             raise EngineFailed(f"{name!r} cannot be stopped: {problem}")
 
     async def rest(self, name: str) -> Rest | None:
-        if not self.can(name):
+        instance = self._fleet.instances.get(name)
+        if instance is None or not instance.config.launched:
             return None
         launch, desired = (await self._launches.all()).get(name), (await self._desired.all()).get(name)
         if launch is not None and await asyncio.to_thread(is_running, launch.process):
             return None
-        return plan.rest(self._fleet.instances[name].config, launch, desired)
+        return plan.rest(instance.config, launch, desired)
 
     async def runs(self, name: str) -> bool | None:
         """Whether the process that was started for it runs; None when none was."""
@@ -112,9 +113,10 @@ class LaunchKeeper:
 
     async def ending(self, name: str) -> str:
         """How its process ended, as tmux tells."""
+        unit = self._unit(name)
         try:
             await asyncio.to_thread(self._tmux.reap)
-            pane = plan.find(self._unit(name), await asyncio.to_thread(self._tmux.panes))[0]
+            pane = plan.find(unit, await asyncio.to_thread(self._tmux.panes))[0]
         except TmuxError as failed:
             return str(failed)
         if pane is None:
@@ -153,9 +155,12 @@ class LaunchKeeper:
         return desired if desired is not None and desired.wanted is Wanted.STOPPED else None
 
     def _instance(self, name: str) -> Instance:
-        """That is called so, or whose sidecar is."""
+        """That is called so, or whose sidecar is. Raises ``NotPossible``."""
         found = self._fleet.instances.get(name)
-        return found.config if found is not None else sidecars_of(self._fleet.config)[name]
+        config = found.config if found is not None else sidecars_of(self._fleet.config).get(name)
+        if config is None:
+            raise NotPossible(f"{name!r} has been taken out of the configuration")
+        return config
 
     def _unit(self, name: str) -> Unit:
         config, instance = self._fleet.config, self._instance(name)

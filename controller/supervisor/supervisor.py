@@ -91,6 +91,8 @@ class Supervisor:
         wanted, processes = await self._desired.all(), await self._keeper.processes()
         for name, transitions in list(self._fleet.transitions.items()):
             instance = transitions.instance
+            if self._fleet.transitions.get(name) is not transitions:
+                continue  # it has left while others were looked at
             if not self._keeper.can(name) or instance in self._work or transitions.under_way:
                 continue
             self._of(instance).see(instance.state, instance.clock())
@@ -131,7 +133,7 @@ class Supervisor:
             await self._wish([instance], Wanted.STOPPED, by)
         try:
             seconds = instance.config.sleep.drain_timeout_seconds
-            await self._fleet.transitions[instance.name].stop(f"stopped by {by}", seconds, Hold.BY_HAND)
+            await self._fleet.way_of(instance).stop(f"stopped by {by}", seconds, Hold.BY_HAND)
         except BaseException:
             if before is None:
                 await self._desired.clear(instance.name)
@@ -177,7 +179,7 @@ class Supervisor:
         if not self._fleet.config.launch.restart or instance.hold:
             return
         runs = await self._keeper.runs(instance.name) if instance.state is State.FAILED else True
-        if runs is False:
+        if runs is False and self._fleet.transitions.get(instance.name) is transitions:
             await self._has_crashed(transitions)
         elif runs is None:
             return  # nobody has started it

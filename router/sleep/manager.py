@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from weakref import WeakSet
 
 from controller.config.model import SleepSettings
 from controller.fleet.errors import FleetError, NotPossible, TooEarly, TransitionRefused
@@ -23,14 +24,14 @@ class SleepManager:
     def __init__(self, fleet: Fleet, traffic: TrafficMonitor) -> None:
         self._fleet = fleet
         self._traffic = traffic
-        self._unable: set[str] = set()
+        self._unable: WeakSet[Instance] = WeakSet()
 
     # -- by idleness ---------------------------------------------------------------------------------------------
 
     def idle_seconds(self, instance: Instance) -> float:
         """Since its model was last asked, or since it became ready if that is later."""
-        awake_for = instance.clock() - instance.ready_since
-        return min(awake_for, self._traffic.models[instance.config.model].idle_seconds())
+        awake_for, traffic = instance.clock() - instance.ready_since, self._traffic.models.get(instance.config.model)
+        return awake_for if traffic is None else min(awake_for, traffic.idle_seconds())
 
     def is_candidate(self, instance: Instance) -> bool:
         idleness = Idleness(
@@ -60,13 +61,13 @@ class SleepManager:
             try:
                 if instance.state is State.ASLEEP:
                     await self._deeper(instance)
-                elif instance.name not in self._unable and self._may_sleep(instance):
+                elif instance not in self._unable and self._may_sleep(instance):
                     await self._fleet.transitions[instance.name].sleep(
                         IDLE, instance.config.sleep.drain_timeout_seconds, wanted=lambda: self.is_candidate(instance)
                     )
             except NotPossible as unable:
                 if instance.state is State.READY:  # it is not its state: it has no way to sleep
-                    self._unable.add(instance.name)
+                    self._unable.add(instance)
                 log.warning("%s", unable)
             except FleetError as refused:
                 log.info("%s", refused)
@@ -100,7 +101,7 @@ class SleepManager:
         asleep = [one for one in instances if one.state is State.ASLEEP]
         await self._each(
             awake or asleep or instances,
-            lambda one: self._fleet.transitions[one.name].sleep(MANUAL, one.config.sleep.drain_timeout_seconds),
+            lambda one: self._fleet.way_of(one).sleep(MANUAL, one.config.sleep.drain_timeout_seconds),
         )
 
     async def wake(self, instances: Sequence[Instance], *, force: bool) -> None:

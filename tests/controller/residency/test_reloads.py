@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from controller.fleet.errors import FleetError
+from controller.fleet.state import State
 from controller.residency.memory import GIB, total
+from runtime.engines.base import NotSupported
 from tests.controller.residency.house import House, launched, tenant
 
 ROOM_FOR_ONE = {0: 80}
@@ -104,6 +107,28 @@ def test_a_model_that_returns_before_it_has_finished_was_never_away(house: House
     assert house.clients[-1].outcome == "served"
 
 
+def test_one_that_is_gone_is_put_to_sleep_no_more(house: House) -> None:
+    """That is asked once more when its turn has come, though its model may have left meanwhile."""
+    instance = house.fleet.instances["a"]
+    take_out(house, "a")
+    house.loop.pass_time(1)
+    assert not house.live.sleep.is_candidate(instance)
+
+
+def test_an_engine_that_could_not_sleep_makes_place_for_one_that_can(build: Build) -> None:
+    """What was found out about the one is not said of the other."""
+    idly = {"auto_sleep_enabled": True, "idle_threshold_seconds": 2, "check_interval_seconds": 1}
+    house = build([launched(1, "a", 10)], ROOM_FOR_ONE, sleep_manager=idly)
+    engine = house.engines["a"]
+    engine.steps.fail("sleep", NotSupported("a", "POST /sleep", "it was started without sleep mode"))
+    house.loop.pass_time(5)
+    assert house.state("a") is State.READY
+    house.tenants["a"]["engine_args"] = ["--enable-sleep-mode", "--seed", "1"]
+    house.roll_out()
+    house.loop.pass_time(20)
+    assert house.state("a") is State.ASLEEP
+
+
 def test_one_that_is_being_stopped_goes(build: Build) -> None:
     """Who asked for that is told, whatever comes of it."""
     house = build([tenant("a", 10), launched(1, "b", 10)], ROOM_FOR_ONE)
@@ -116,3 +141,77 @@ def test_one_that_is_being_stopped_goes(build: Build) -> None:
     house.loop.pass_time(30)
     house.check()
     assert asked.outcome == "served" and stopping.done() and not stopping.cancelled()
+
+
+def test_a_replica_that_goes_holds_its_memory_as_long_as_it_answers(build: Build) -> None:
+    """Who wants it waits until then. When the replica comes back, it is not counted twice."""
+    twins = [tenant(f"twin{place}", 60, model="twin", gpus=[place]) for place in (0, 1)]
+    house = build([*twins, tenant("b", 60)], {0: 80, 1: 80}, asleep=["b"])
+    serving = [house.ask("twin"), house.ask("twin")]
+    house.settle()
+    entries = take_out(house, "twin0")
+    waiting = house.ask("b", lasts=0.1)
+    house.loop.pass_time(10)
+    assert waiting.phase == "waiting" and house.arbiter.waiting[0].why == "everybody who could leave is busy"
+    house.tenants.update(entries)
+    house.apply()
+    house.loop.pass_time(1)
+    assert house.over() == {}
+    for client in serving:
+        client.finish()
+    house.loop.pass_time(5)
+    house.check()
+    assert waiting.outcome == "served"
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("do", [House.stop, House.start, House.wake])
+def test_what_is_asked_of_one_that_goes_is_refused(build: Build, do: Callable[..., Any], turns: int) -> None:
+    """At whatever moment it goes: nothing breaks, and nothing is done to whoever has its name next."""
+    house = build([tenant("a", 10), launched(1, "b", 10)], ROOM_FOR_ONE, asleep=["b"])
+    if do is House.start:
+        house.stop("b")
+        house.loop.pass_time(5)
+    house.tenants.pop("b")
+    house.apply()
+    house.loop.turn(turns)
+    asked = do(house, "b") if "b" in house.fleet.instances else None
+    house.loop.pass_time(90)
+    house.check()
+    if asked is not None and (failure := asked.exception()) is not None:
+        assert isinstance(failure, FleetError), failure
+
+
+def test_who_waits_for_an_engine_that_is_made_anew_is_served_by_that(build: Build) -> None:
+    """It waited in the line for the one before, and goes on waiting for the one that has its name now."""
+    house = build([tenant("a", 60), launched(1, "b", 60)], ROOM_FOR_ONE, asleep=["b"])
+    busy = house.ask("a")
+    waiting = house.ask("b", seconds=300, lasts=0.1)
+    house.settle()
+    assert house.arbiter.waiting
+    house.tenants["b"]["engine_args"] = ["--enable-sleep-mode", "--seed", "1"]
+    house.tenants["b"]["sleep_manager"] = {"drain_timeout_seconds": 1}
+    made = house.roll_out()
+    house.loop.pass_time(10)
+    assert made.done() and waiting.phase == "waiting"
+    busy.finish()
+    house.loop.pass_time(10)
+    house.check()
+    assert waiting.outcome == "served"
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_one_that_goes_as_it_is_seen_that_it_has_crashed(build: Build, turns: int) -> None:
+    """Who looks after all of them looks on."""
+    house = build([launched(0, "a", 10), launched(1, "b", 10), launched(2, "c", 10)], ROOM_FOR_ONE)
+    for name in "abc":
+        house.engines[name].crash()
+    house.loop.pass_time(0.9)
+    house.tenants.pop("b")
+    house.apply()
+    house.loop.turn(turns)
+    look = house.loop.create_task(house.live.supervisor.look())
+    house.loop.pass_time(30)
+    look.result()
+    house.check()
+    assert house.awake == {"a", "c"}

@@ -143,8 +143,8 @@ class YardKeeper(LaunchKeeper):
         return {name: bool(self._yard.runs(name)) for name in self._yard.launched}
 
     async def ending(self, name: str) -> str:
-        await asyncio.sleep(0)
         self._unit(name)
+        await asyncio.sleep(0)
         return "exit 1"
 
     async def _in_turn(self, name: str) -> None:
