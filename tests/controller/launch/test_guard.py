@@ -149,7 +149,7 @@ def test_its_pauses_grow_and_it_can_be_stopped_in_one(frontend: Workplace) -> No
         pauses = [float(guard.stderr.readline().split()[-2]) for _ in range(4)]
         assert pauses == [0.1, 0.2, 0.4, 0.8]
         guard.terminate()
-        assert guard.wait(10) == 0
+        assert guard.wait(10) in (0, 128 + signal.SIGTERM)  # the second, if that pause was just over
 
 
 def test_signals_reach_what_it_guards(frontend: Workplace, tmp_path: Path) -> None:
