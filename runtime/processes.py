@@ -7,37 +7,33 @@ from pathlib import Path
 
 import psutil
 
+GONE = frozenset("ZX")
+"""States of a process that has ended, though its parent has not noticed yet."""
+
 
 def identity(pid: int) -> str | None:
     """``pid:start`` of a running process, None when there is none. Equal identities are the same process."""
     try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # ticks since boot, by a clock that nobody sets: the same process must have the same identity for ever
+        return None if fields[0] in GONE else f"{pid}:{fields[19]}"
+    except (OSError, IndexError):  # it has ended, or this is no Linux
+        return _identity(pid)
+
+
+def _identity(pid: int) -> str | None:
+    """The same, ten times as slowly."""
+    try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return f"{pid}:{_started(process)}"
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{pid}:{process.create_time():.2f}"
     except (psutil.NoSuchProcess, ValueError):
         return None
-
-
-def _started(process: psutil.Process) -> str:
-    """When it started, by a clock that nobody sets: the same process must have the same identity for ever."""
-    try:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        return fields[19]  # ticks since boot
-    except (OSError, IndexError):
-        return f"{process.create_time():.2f}"
 
 
 def is_running(process: str) -> bool:
     """Whether the process with this identity still runs."""
     pid = process.partition(":")[0]
     return pid.isdecimal() and identity(int(pid)) == process
-
-
-def exists(process: str) -> bool:
-    """The same, a hundred times as fast: another process may have its pid by now, and a zombie has one, too."""
-    pid = process.partition(":")[0]
-    return pid.isdecimal() and psutil.pid_exists(int(pid))
 
 
 def listener(port: int) -> str | None:

@@ -23,7 +23,7 @@ from controller.launch.sleeper import Sleeper
 from controller.launch.survey import Survey
 from controller.launch.tmux import Tmux, TmuxError
 from controller.launch.unit import Unit, engine_unit, sidecar_unit
-from runtime.processes import exists, is_running
+from runtime.processes import is_running
 from state.database import StateError
 from state.desired_states import DesiredState, DesiredStates, Wanted
 from state.launches import Launches
@@ -92,14 +92,8 @@ class LaunchKeeper:
         return None if launch is None else await asyncio.to_thread(is_running, launch.process)
 
     async def processes(self) -> Mapping[str, bool]:
-        """Of those that were started: whether the process is there, as far as can be told at once."""
-        return {name: exists(launch.process) for name, launch in (await self._launches.all()).items()}
-
-    async def sidecars(self) -> Mapping[str, bool]:
-        """Of those that were started: whether its process runs."""
-        launches, names = await self._launches.all(), sidecars_of(self._fleet.config)
-        started = {name: launches[name].process for name in names if name in launches}
-        return await asyncio.to_thread(lambda: {name: is_running(process) for name, process in started.items()})
+        """Of those that were started: whether the process runs."""
+        return {name: is_running(launch.process) for name, launch in (await self._launches.all()).items()}
 
     async def has_ended(self, name: str) -> str | None:
         """How its process ended, if nobody wanted that; None while a launcher is at work, who may be at it."""

@@ -68,7 +68,8 @@ class Sidecars:
         config = self._fleet.config
         if self._fleet.has_predecessor or not config.launch.restart:
             return
-        started, beside = await self._keeper.sidecars(), sidecars_of(config)
+        processes, beside = await self._keeper.processes(), sidecars_of(config)
+        started = {name: processes[name] for name in beside if name in processes}
         self._courses = {name: self._courses.get(name) or Course() for name in started}
         for name, runs in started.items():
             course = self._courses[name]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from unittest import mock
 
 import httpx2
 import psutil
 import pytest
 
+from controller.fleet import watcher
 from controller.fleet.state import Hold, State
 from controller.supervisor import policy, supervisor
 from tests.controller.launch.conftest import Workplace
@@ -57,6 +60,23 @@ async def test_who_finds_it_dead_first_waits_for_it_too(workplace: Workplace, co
         wait_for_the_end_of(fleet.kill("a"))
         assert text_of(await fleet.gateway.complete("a"))
         assert "crashed" in fleet.events("a")
+
+
+async def test_one_that_tmux_has_not_noticed_is_known_to_be_gone(workplace: Workplace) -> None:
+    """Its process is still to be seen, and nobody would look at it for a minute."""
+    workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
+    with mock.patch.object(watcher, "STEADY_SECONDS", 60):
+        async with kept(workplace) as fleet:
+            engine = fleet.pid("a")
+            server = psutil.Process(engine).ppid()
+            os.kill(server, signal.SIGSTOP)
+            try:
+                os.kill(engine, signal.SIGKILL)
+                await fleet.is_("a", State.FAILED)
+                assert psutil.pid_exists(engine)
+            finally:
+                os.kill(server, signal.SIGCONT)
+            await fleet.is_("a", State.READY)
 
 
 async def test_a_replica_serves_while_the_other_is_started_again(workplace: Workplace) -> None:
