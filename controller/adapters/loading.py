@@ -26,11 +26,16 @@ class Loading:
     async def put(self, record: Record, instance: Instance, *, afresh: bool = False) -> None:
         """Load what the spec asks for. The engine must stay awake meanwhile. What goes wrong is noted, not raised.
 
-        ``afresh``: also if the engine says that it has it.
+        ``afresh``: also if the engine says that it has it. Files that somebody has deleted are fetched again first.
         """
         place, wanted = record.place(instance.name), record.artifact
         assert wanted is not None
         falls = self._ground.roster.falls[instance]
+        if record.spec.is_fetched and not await self._ground.artifacts.is_whole(wanted):
+            if record.artifact == wanted:
+                record.artifact = None
+            record.kick()
+            return
         async with place.lock:
             try:
                 spec = instance.config.spec

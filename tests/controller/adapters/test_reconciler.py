@@ -78,6 +78,20 @@ def test_one_whose_instances_sleep_waits_for_a_request(stage: Stage) -> None:
     assert (has(stage), ready_condition(stage)[0]) == ("a", "ModelAdapterAvailable")
 
 
+def test_files_that_somebody_deleted_are_fetched_again(stage: Stage) -> None:
+    """When an engine needs them; that is no fault of the engine's."""
+    stage.run(6)
+    stage.put("sql", V1)
+    stage.run(3)
+    stage.artifacts.whole.clear()
+    for name in stage.engines:
+        stage.crash(name)
+        stage.engines[name].up = True
+    stage.run(12)
+    assert (has(stage), phase(stage), stage.artifacts.fetches) == ("abC", Phase.RUNNING, 2)
+    assert "LoadingFailed" not in stage.reasons("sql")
+
+
 def test_an_instance_that_goes_down_is_told_of(stage: Stage) -> None:
     """And that it has the adapter again."""
     stage.run(6)
