@@ -97,6 +97,7 @@ class Fleet:
             for one in self.transitions.values():
                 if one not in self._watching:
                     self._watch(one, self._look_now(one))
+        self.waker.renewed()
         return left
 
     def _keep(self, config: InstanceConfig, before: Transitions | None) -> Transitions:

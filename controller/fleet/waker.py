@@ -28,6 +28,9 @@ class Waker(Protocol):
     async def wake(self, instance: Instance, cause: str) -> None:
         """Wake it for somebody who waits for just that. Raises ``TransitionRefused`` or ``Unavailable``."""
 
+    def renewed(self) -> None:
+        """The configuration is another one."""
+
 
 class AtOnce:
     """Nobody has to leave for anybody."""
@@ -47,3 +50,5 @@ class AtOnce:
 
     async def wake(self, instance: Instance, cause: str) -> None:
         await self._transitions[instance.name].wake(cause)
+
+    def renewed(self) -> None: ...

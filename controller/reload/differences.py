@@ -13,9 +13,10 @@ from controller.config.model import Config, Instance
 from controller.launch import plan
 from controller.launch.mask import HIDDEN, URL_PASSWORD
 from controller.launch.unit import Start, engine_unit
+from controller.residency.memory import Memory, gib
 
 ROUTER_ONCE = ("enable_router", "router_host", "router_port")
-ONCE = ("state_url", "capacity", "residency", "rivals", "adapters_folder", "credentials_file", "credentials")
+ONCE = ("state_url", "adapters_folder", "credentials_file", "credentials")
 """What a gateway reads when it starts, and not again: of the section ``router``, and of the whole."""
 
 
@@ -128,6 +129,9 @@ def _settings(running: Config, wanted: Config) -> Iterator[Change]:
         yield Change("router.api_key_env", "a key", "another key")
     yield from _section("sleep_manager", running.sleep, wanted.sleep)
     yield from _section("launch", running.launch, wanted.launch)
+    yield from _mapping("memory", _sizes(running.capacity), _sizes(wanted.capacity))
+    yield from _section("residency", running.residency, wanted.residency)
+    yield from _mapping("groups", _rivals(running), _rivals(wanted))
     yield from _value("launch_delay_seconds", running.launch_delay_seconds, wanted.launch_delay_seconds)
     yield from _value("adapter_store.refresh_seconds", running.adapter_refresh_seconds, wanted.adapter_refresh_seconds)
     for model in dict.fromkeys((*running.model_settings, *wanted.model_settings)):
@@ -142,9 +146,6 @@ def _settings(running: Config, wanted: Config) -> Iterator[Change]:
 def _of_the_gateway(running: Config, wanted: Config) -> Iterator[Change]:
     yield from (change for change in _section("router", running.router, wanted.router) if change.key in _OWN)
     yield from _value("state.url", running.state_url, wanted.state_url)
-    yield from _mapping("memory", _texts(running.capacity), _texts(wanted.capacity))
-    yield from _section("residency", running.residency, wanted.residency)
-    yield from _mapping("groups", _rivals(running), _rivals(wanted))
     yield from _value("adapter_store.folder", running.adapters_folder, wanted.adapters_folder)
     yield from _value("adapter_store.credentials_file", running.credentials_file, wanted.credentials_file)
 
@@ -152,8 +153,8 @@ def _of_the_gateway(running: Config, wanted: Config) -> Iterator[Change]:
 _OWN = frozenset(f"router.{key}" for key in ROUTER_ONCE)
 
 
-def _texts(table: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(key): _shown(value) for key, value in table.items()}
+def _sizes(capacity: Memory) -> dict[str, str]:
+    return {place: gib(size) for place, size in capacity.items()}
 
 
 def _rivals(config: Config) -> dict[str, str]:

@@ -140,6 +140,10 @@ class Arbiter:
             self._call_off()
             self.look_soon()
 
+    def renewed(self) -> None:
+        self._call_off()
+        self._look_soon()
+
     def sleep_level(self, instance: Instance) -> int:
         """The level it may sleep at now, by the host's memory. Raises ``NoHostMemory`` when there is none."""
         books, possible = self.books(), tenants.levels(instance)

@@ -59,6 +59,13 @@ def instance(index: int, **keys: Any) -> Edit:
             ["router.router_port: 8080 -> 9090 (when the gateway is started anew)"],
         ),
         (section("sleep_manager", auto_sleep_enabled=True), ["sleep_manager.auto_sleep_enabled: false -> true"]),
+        (section("gpus", **{"0": {"memory_gib": 24}}), ["memory.gpu0: none -> 24 GiB"]),
+        (section("host", memory_gib=99.5), ["memory.host: none -> 99.5 GiB"]),
+        (section("residency", max_wait_seconds=9), ["residency.max_wait_seconds: 15 -> 9"]),
+        (
+            section("groups", either={"members": ["m/a", "m/b"], "exclusive": True}),
+            ["groups.m/a: none -> m/b", "groups.m/b: none -> m/a"],
+        ),
         (section("models", **{"m/b": {"max_in_flight": 2}}), ["models.m/b.max_in_flight: none -> 2"]),
         (instance(0, aliases=["x", "y"]), ["a: in place (aliases: x -> x, y)"]),
         (instance(1, weight=2), ["b: in place (weight: 1 -> 2)"]),
@@ -113,6 +120,8 @@ def test_an_engine_that_must_be_restarted_is_spoken_to_as_before(edited: Callabl
 EDITS: list[Edit] = [
     section("router", max_body_mb=3),
     section("router", router_port=9001),
+    section("residency", min_awake_seconds=3),
+    section("groups", either={"members": ["m/a", "m/b"], "exclusive": True}),
     section("sleep_manager", idle_threshold_seconds=5),
     section("models", **{"m/a": {"balancing": "random"}}),
     instance(0, port=12345),

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -154,7 +155,7 @@ def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplac
     assert "nothing has changed" in place.do("plan")[1]
 
 
-def test_the_gateway_is_started_anew_and_no_request_fails(workplace: Workplace) -> None:
+def test_the_gateway_is_started_anew_and_no_request_fails(workplace: Workplace, tmp_path: Path) -> None:
     """``--restart frontend``: its session and its engines stay; a YAML that it cannot start with changes nothing."""
     place = Place(workplace)
     only = sim("m", "a", free_port())
@@ -166,8 +167,8 @@ def test_the_gateway_is_started_anew_and_no_request_fails(workplace: Workplace) 
     assert (code, failed) == (0, []), shown
     assert place.pids() == before
     assert place.started_at() > started
-    place.write(only, sections={"residency": {"max_wait_seconds": 9}})
-    assert "residency.max_wait_seconds: 15 -> 9 (when" in place.do("plan")[1]
+    place.write(only, sections={"adapter_store": {"folder": str(tmp_path)}})
+    assert f"-> {tmp_path} (when" in place.do("plan")[1]
     started = place.started_at()
     assert place.do("reload")[0] == 0
     assert place.pids() == before

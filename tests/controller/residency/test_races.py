@@ -443,6 +443,43 @@ def test_one_that_sleeps_is_stopped_and_nobody_leaves_for_that(build: Build) -> 
     assert house.fleet.instances["a"].sleeps[EVICTED] == 0
 
 
+# -- other settings ----------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_room_has_it_when_there_is_more(house: House) -> None:
+    """The YAML says so, and the gateway has not been started anew."""
+    busy, waiting = house.ask("a"), house.ask("b", lasts=0.0)
+    house.loop.pass_time(1)
+    assert waiting.phase == "waiting"
+    house.sections["gpus"] = {0: {"memory_gib": 160}}
+    house.apply()
+    house.loop.pass_time(0.5)
+    house.check()
+    assert served(waiting) and busy.phase == "in flight"
+
+
+def test_where_there_is_less_idle_ones_leave(build: Build) -> None:
+    house = build([tenant("a", 30), tenant("b", 30)], ROOM_FOR_ONE)
+    for engine in house.engines.values():
+        engine.astray = True
+    house.sections["gpus"] = {0: {"memory_gib": 40}}
+    house.apply()
+    house.loop.pass_time(5)
+    house.check()
+    assert house.over() == {} and len(house.awake) == 1
+
+
+def test_a_group_that_is_new_parts(build: Build) -> None:
+    house = build([tenant("a", 20), tenant("b", 20)], ROOM_FOR_ONE)
+    for engine in house.engines.values():
+        engine.astray = True
+    house.sections["groups"] = EITHER
+    house.apply()
+    house.loop.pass_time(5)
+    house.check()
+    assert len(house.awake) == 1
+
+
 # -- a gateway that is killed ------------------------------------------------------------------------------------
 
 
