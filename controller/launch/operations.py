@@ -28,6 +28,7 @@ from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import ROUTER, Unit, frontend_command, frontend_unit, owner_of, units
 from runtime.engines.control import open_client
+from runtime.gpus import Nvml, Panel
 from state.database import StateError, open_database
 from state.desired_states import DesiredState, DesiredStates, Wanted
 from state.launches import Launches
@@ -185,7 +186,7 @@ class Operations:
         async with alone(self._config.file), open_client() as client, open_database(self._config.state_url) as database:
             marks, launches, desired = SleepMarks(database), Launches(database), DesiredStates(database)
             survey = Survey(self._config, tuple(self._every.values()), self._tmux, client, marks)
-            sleeper = Sleeper(self._config, client, marks)
+            sleeper = Sleeper(self._config, client, marks, Panel(Nvml()))
             with progress(self._out) as display:
                 launcher = Launcher(self._config, survey, self._tmux, launches, sleeper, display)
                 yield Tools(launcher, survey, launches, desired)

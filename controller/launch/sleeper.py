@@ -7,6 +7,7 @@ comes later knows it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import replace
 from urllib.parse import quote
@@ -16,12 +17,18 @@ import httpx2
 from controller.config.model import Config, Instance
 from controller.fleet.instance import STAGED
 from controller.launch.unit import router_url
+from controller.residency.footprint import Footprint
+from controller.residency.measured import completed
+from controller.residency.release import Release
 from runtime.engines.base import EngineError
 from runtime.engines.control import PROBE_SECONDS
 from runtime.engines.kinds import KINDS
 from runtime.engines.spec import CALL_SECONDS
-from runtime.processes import listener
+from runtime.gpus import Panel
+from runtime.processes import family, listener
 from state.sleep_marks import Phase, SleepMark, SleepMarks
+
+log = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 15.0
 """For which a gateway may take to notice that the engine is ready."""
@@ -34,10 +41,11 @@ class StaysAwake(Exception):
 
 
 class Sleeper:
-    def __init__(self, config: Config, client: httpx2.AsyncClient, marks: SleepMarks) -> None:
+    def __init__(self, config: Config, client: httpx2.AsyncClient, marks: SleepMarks, panel: Panel) -> None:
         self._config = config
         self._client = client
         self._marks = marks
+        self._panel = panel
         self._url = router_url(config)
         self._headers = {"authorization": f"Bearer {config.api_key}"} if config.api_key else {}
 
@@ -94,6 +102,7 @@ class Sleeper:
             level = instance.sleep.level
             mark = SleepMark(instance.name, Phase.FALLING_ASLEEP, level, STAGED, time.time(), process)
             await self._marks.put(mark)
+            release = await self._release(process)
             await engine.sleep(level)
             if await engine.is_asleep() is False:
                 await self._marks.clear(instance.name)
@@ -101,3 +110,17 @@ class Sleeper:
         except EngineError as error:  # it may have been told: the mark stays, and a gateway finds out
             raise StaysAwake(str(error)) from error
         await self._marks.put(replace(mark, phase=Phase.ASLEEP))
+        if release is not None:
+            await self._await(release, instance, level)
+
+    async def _release(self, process: str | None) -> Release | None:
+        """None where its memory cannot be seen."""
+        if process is None:
+            return None
+        return await Release.begin(await asyncio.to_thread(family, [process]), self._panel.read)
+
+    async def _await(self, release: Release, instance: Instance, level: int) -> None:
+        """What it gives back is what the next one is started with."""
+        figures = instance.footprint or completed(Footprint(release.held))
+        if figures.awake and not await release.ends(figures.at(level), figures.awake):
+            log.warning("%s sleeps, and has not given back its memory", instance.name)

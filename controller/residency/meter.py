@@ -15,20 +15,18 @@ from controller.fleet.instance import Instance
 from controller.fleet.scales import Settled
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
-from controller.residency import tenants
+from controller.residency import release, tenants
 from controller.residency.footprint import Footprint
 from controller.residency.measured import (
     awake_again,
     capacity,
     differences,
-    free_of,
-    given_back,
-    has_grown,
     held_by,
     is_elastic,
     is_steady,
 )
-from controller.residency.memory import HOST, NOTHING, Memory, gib, larger, minus
+from controller.residency.memory import HOST, NOTHING, Memory, gib, larger
+from controller.residency.release import Read, Release
 from runtime.engines.kinds import command
 from runtime.gpus import FIRST_SECONDS, READ_SECONDS, Gpu, Gpus, Panel
 from runtime.processes import resident
@@ -37,15 +35,10 @@ from state.footprints import Footprints, Measurement
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.1
-SETTLE_SECONDS = 10.0
-"""So long memory is awaited; and so long it may take until what an engine holds is steady."""
-
 LOOKS = 3
 """So many in a row that see the same: it is steady."""
 
 
-Read = Callable[[], Awaitable[tuple[Gpu, ...]]]
 Keep = Callable[[Instance, Footprint], Awaitable[None]]
 
 
@@ -167,12 +160,12 @@ class Scale:
     async def _steady(self, pids: frozenset[int], since: float) -> Memory:
         """What it holds once that does not change any more; nothing if there is nothing to be seen."""
         seen: list[Memory] = []
-        until = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        until = asyncio.get_running_loop().time() + release.SETTLE_SECONDS
         while self._instance.since == since:
             seen.append(held_by(pids, await self._read()))
             if not seen[-1] or is_steady(seen, LOOKS) or asyncio.get_running_loop().time() > until:
                 return seen[-1]
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(release.POLL_SECONDS)
         return NOTHING
 
     def _learn(self, level: int, held: Memory, host: int) -> None:
@@ -211,39 +204,24 @@ class Scale:
         if not awake:
             return _nothing
         try:
-            pids = await self._transitions.pids()
-            gpus = await self._read()
+            begun = await Release.begin(await self._transitions.pids(), self._read)
         except Exception:
             log.exception("what %s holds cannot be found out", self._instance.name)
             return _nothing
-        held, free = held_by(pids, gpus), free_of(gpus)
-        if not gpus or not pids or not (held or level):
+        if begun is None or not (begun.held or level):
             return _nothing
 
         async def settled() -> None:
             target = self._target(level)
-            if not await self._given_back(pids, held, free, target):
+            if not await begun.ends(target, tenants.footprint_of(self._instance).awake):
                 log.warning(
                     "%s has not given back its memory within %g s: %s was to stay",
                     self._instance.name,
-                    SETTLE_SECONDS,
+                    release.SETTLE_SECONDS,
                     _said(target),
                 )
 
         return settled
-
-    async def _given_back(self, pids: frozenset[int], held: Memory, free: Memory, target: Memory) -> bool:
-        """By what its processes hold; where they cannot be told apart, by what is free. Whether it was in time."""
-        awake = tenants.footprint_of(self._instance).awake
-        expected = {place: size for place, size in minus(awake, target).items() if place in free}
-        until = asyncio.get_running_loop().time() + SETTLE_SECONDS
-        while True:
-            gpus = await self._read()
-            if gpus and (given_back(held_by(pids, gpus), target) if held else has_grown(free, free_of(gpus), expected)):
-                return True
-            if asyncio.get_running_loop().time() > until:
-                return False
-            await asyncio.sleep(POLL_SECONDS)
 
     def _target(self, level: int) -> Memory:
         if level == 0:

@@ -23,6 +23,7 @@ from controller.launch.sleeper import Sleeper
 from controller.launch.survey import Survey
 from controller.launch.tmux import Tmux, TmuxError
 from controller.launch.unit import Unit, engine_unit, sidecar_unit
+from runtime.gpus import Nvml, Panel
 from runtime.processes import is_running
 from state.database import StateError
 from state.desired_states import DesiredState, DesiredStates, Wanted
@@ -166,7 +167,7 @@ class LaunchKeeper:
         unit = self._unit(name)
         alone_in_it = replace(self._fleet.config, instances=(self._instance(name),))
         survey = Survey(alone_in_it, [unit], self._tmux, self._client, self._marks)
-        sleeper = Sleeper(alone_in_it, self._client, self._marks)
+        sleeper = Sleeper(alone_in_it, self._client, self._marks, Panel(Nvml()))
         return unit, Launcher(alone_in_it, survey, self._tmux, self._launches, sleeper, Silence())
 
 

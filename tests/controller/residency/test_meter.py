@@ -18,7 +18,7 @@ from controller.config.load import load
 from controller.fleet.fleet import Fleet
 from controller.fleet.keeper import NoKeeper
 from controller.fleet.state import State
-from controller.residency import meter, tenants
+from controller.residency import meter, release, tenants
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.footprint import Footprint
 from controller.residency.ledger import Ledger
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(release, "POLL_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ async def test_memory_that_is_never_given_back_is_waited_for_no_longer_than_said
     host: dict[str, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says so; what it keeps is measured, so that nobody waits for it the next time."""
-    monkeypatch.setattr(meter, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(release, "SETTLE_SECONDS", 0.01)
     stage = Weighed(80, footprint=DECLARED)
     stage.holds(one=30)
     await stage.scale.measure()
@@ -292,7 +292,7 @@ async def test_memory_that_is_never_given_back_is_waited_for_no_longer_than_said
     assert "one takes 9 GiB on gpu0 asleep at level 1, not 2 GiB as the YAML says" in caplog.text
     await stage.transitions.wake("manual")
     caplog.clear()
-    monkeypatch.setattr(meter, "SETTLE_SECONDS", 30)
+    monkeypatch.setattr(release, "SETTLE_SECONDS", 30)
     await stage.sleep()
     assert caplog.text == ""
 

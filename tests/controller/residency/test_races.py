@@ -229,6 +229,25 @@ def test_a_full_host(build: Build) -> None:
     assert house.fleet.instances["a"].sleeps[EVICTED] > 0
 
 
+def test_weights_are_dropped_where_there_is_room_to_wake_for_it(build: Build) -> None:
+    """An engine has to come back for that: nobody leaves for it, and no memory is given twice."""
+    ladder = {"min_sleep_duration": 0, "level2_after_seconds": 1, "check_interval_seconds": 1}
+    house = build([tenant("a", 60), tenant("b", 60)], ROOM_FOR_ONE, asleep=["b"], sleep_manager=ladder)
+    for engine in house.engines.values():
+        engine.lasts |= {"wake": 0.5, "sleep": 0.5}
+    pass_and_check(house, 10)
+    assert (house.awake, house.fleet.instances["b"].level) == ({"a"}, 1)
+    house.put_to_sleep("a")
+    pass_and_check(house, 20)
+    assert house.awake == set() and [house.fleet.instances[name].level for name in "ab"] == [2, 2]
+
+
+def pass_and_check(house: House, seconds: int) -> None:
+    for _ in range(10 * seconds):
+        house.loop.pass_time(0.1)
+        house.check()
+
+
 def test_two_fall_asleep_at_once_where_the_host_has_room_for_one(build: Build) -> None:
     """At one and the same tick of the clock: the second one drops its weights."""
     house = build([tenant("a", 30), tenant("b", 30)], ROOM_FOR_ONE, host=40)
