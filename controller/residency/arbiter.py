@@ -142,7 +142,7 @@ class Arbiter:
 
     def renewed(self) -> None:
         self._call_off()
-        self._look_soon()
+        self.look_soon()
 
     def sleep_level(self, instance: Instance) -> int:
         """The level it may sleep at now, by the host's memory. Raises ``NoHostMemory`` when there is none."""
