@@ -73,12 +73,11 @@ class Ground:
 
     def obstacle(self, record: Record) -> str:
         """Why no instance can have it; nothing when one may soon."""
-        asleep = [name for name in record.chosen if (one := self.fleet.instances.get(name)) and one.state in SLEEPING]
-        if record.chosen:
-            all_asleep = len(asleep) == len(record.chosen)
-            return (
-                f"pod {', '.join(asleep)} is asleep: a request wakes it, and it gets the adapter" if all_asleep else ""
-            )
+        if chosen := [one for name in record.chosen if (one := self.fleet.instances.get(name))]:
+            if all(one.state in SLEEPING for one in chosen):
+                names = ", ".join(one.name for one in chosen)
+                return f"pod {names} is asleep: a request wakes it, and it gets the adapter"
+            return ""
         candidates = self.candidates(record)
         if not candidates:
             labels = ", ".join(f"{key}={value}" for key, value in record.spec.pod_selector.match_labels.items())
