@@ -41,6 +41,7 @@ class DirectDoor:
     """
 
     __slots__ = (
+        "_body",
         "_buffered",
         "_chunked",
         "_chunks",
@@ -67,6 +68,7 @@ class DirectDoor:
         self.response_complete = False
         self.keep_alive = keep_alive
         self.held = 0
+        self._body: bytes | bytearray = b""
         self._buffered = buffered
         self._chunks = can_chunk
         self._chunked = False
@@ -173,8 +175,28 @@ class DirectDoor:
     def started(self) -> bool:
         return self._started
 
+    def keep(self, piece: bytes) -> bool:
+        """Hold it, of the request's body, unless all requests together would hold too much."""
+        size = len(piece)
+        if not self._buffered.take(size):
+            return False
+        self.held += size
+        if not self._body:
+            self._body = piece
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)  # pieces may be tiny, and as objects many times as large
+            self._body += piece
+        return True
+
+    def take_body(self) -> bytes:
+        """All that was kept. It counts as held until the end."""
+        body, self._body = self._body, b""
+        return bytes(body)
+
     def let_go(self) -> None:
         """The request's body is needed no more."""
+        self._body = b""
         if self.held:
             self._buffered.held -= self.held
             self.held = 0

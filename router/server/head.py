@@ -15,6 +15,8 @@ NOTED = frozenset({b"connection", b"content-encoding", b"expect", b"host", b"tra
 PLAIN = frozenset({b"connection", b"host"})
 """Those of a request with nothing unusual in how it is read."""
 
+VERSIONS = ("1.0", "1.1")
+
 HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
 
@@ -32,7 +34,7 @@ class Reading:
 def judge(noted: Headers, version: str) -> Reading:
     """``noted``: those of its headers that are in ``NOTED``. Raises ``InvalidRequest``."""
     hosts = [one for one in noted if one[0] == b"host"]
-    if version not in ("1.0", "1.1"):
+    if version not in VERSIONS:
         raise odd(f"This is HTTP/1.1, not {version}.")
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise odd("A request has exactly one Host.")

@@ -26,7 +26,7 @@ from router.proxy.call import Call
 from router.proxy.headers import REQUEST_ID, new_id, request_id
 from router.server.deaf import Deaf
 from router.server.door import DirectDoor
-from router.server.head import NOTED, judge, measure, measure_bytes, odd, without_offer
+from router.server.head import NOTED, VERSIONS, judge, measure, measure_bytes, odd, without_offer
 from router.server.limits import DEFAULT, MOST_AHEAD, Limits, Patience, Stage, spare
 from router.server.short_way import ShortWay
 
@@ -62,6 +62,8 @@ class DirectProtocol(HttpToolsProtocol):
     """The number of the message whose head came in several reads ..."""
     _head_bytes = 0
     """... and how many bytes of it came after the first."""
+    _frame_bytes = 0
+    """Read since the last that brought some of its body."""
     _plain: list[tuple[bytes, bytes]] | None = None
     """The noted headers of a request that was found to be good: another with the same needs no judging."""
     _named = b""
@@ -88,6 +90,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._arrived = len(data)
+        message, size = self._number, self._size
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -97,6 +100,8 @@ class DirectProtocol(HttpToolsProtocol):
         else:
             if self._part == HEAD:
                 self._head_goes_on()
+            elif self._part == BODY:
+                self._body_goes_on(self._number != message or self._size != size)
 
     def on_message_begin(self) -> None:
         self._part = HEAD
@@ -109,6 +114,8 @@ class DirectProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._part == BODY:
+            return  # a trailer is no header
         name = name.lower()
         if name in SPECIAL:
             if name == REQUEST_ID:
@@ -121,9 +128,12 @@ class DirectProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.keep_alive:
             raise _Over
-        noted, encoded = self._noted, False
-        if noted != self._plain:
-            encoded = self._judge()
+        noted, parser, encoded = self._noted, self.parser, False
+        keep, known = parser.should_keep_alive(), noted == self._plain
+        # A lone Host and to be kept: 1.0 would have to say that. To ask costs something, for each of many requests.
+        version = "1.1" if known and keep and len(noted) == 1 else parser.get_http_version()
+        if not known or version not in VERSIONS:
+            encoded = self._judge(version)
         url, headers, limits = self.url, self.headers, self.limits
         if (
             len(url) > limits.url
@@ -135,7 +145,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._size = 0
         if self._offered:
             return
-        way, parser = self._way, self.parser
+        way = self._way
         if way is None:
             self._way = way = getattr(self.app, "short_way", None)
         found = way.find(url) if way is not None and not encoded else None
@@ -147,21 +157,17 @@ class DirectProtocol(HttpToolsProtocol):
         if self._refusal is not None and self.expect_100_continue:
             raise self._refusal  # its body need not come
         self._part = BODY
-        keep = parser.should_keep_alive()
-        modern = (keep and len(noted) == 1) or parser.get_http_version() == "1.1"  # 1.0 would have to say keep-alive
+        modern = version == "1.1"
         self._door = self._reading = door = DirectDoor(self, way.buffered, modern, keep and modern and not self.leaving)
         self._path, self._serve = found
-        self._identity = self._named or new_id()  # here, for a trailer gives none
+        self._identity = self._named or new_id()
         self._head = headers
-        self.headers = []  # a trailer is no header
-        self._body: list[bytes] = []
         self.cycle = door  # type: ignore[assignment]  # it keeps the books that uvicorn looks into
         if self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        size = len(body)
-        self._size += size
+        self._size += len(body)
         door, way = self._reading, self._way
         if door is None or way is None:
             if not self._offered:
@@ -170,13 +176,10 @@ class DirectProtocol(HttpToolsProtocol):
         if self._refusal is None:
             if self._size > way.buffered.largest:
                 self._refusal = too_large(way.buffered.largest)
-            elif way.buffered.take(size):
-                door.held += size
-                self._body.append(body)
+            elif door.keep(body):
                 return
             else:
                 self._refusal = way.buffered.full()
-            self._body.clear()
             door.let_go()
         if self._size > KEEP_DISCARDING * way.buffered.largest and not door.response_complete:
             door.keep_alive = False
@@ -194,9 +197,7 @@ class DirectProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             self._answer(self._refusal)
             return
-        whole = b"".join(self._body)
-        self._body = []
-        call = Call("POST", self._path, self.url, self._head, whole, door, time.monotonic(), self._identity)
+        call = Call("POST", self._path, self.url, self._head, door.take_body(), door, time.monotonic(), self._identity)
         try:
             task = self._serve(call)
         except Exception:
@@ -217,14 +218,13 @@ class DirectProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if 0 < len(self.pipeline) < MOST_AHEAD:
             self.flow.resume_reading()  # it waits for its turn; its client's leaving is to be seen at once
-        self.headers = []  # a trailer is no header
         self._part = BODY
 
     # -- what is no proper request -------------------------------------------------------------------------------
 
-    def _judge(self) -> bool:
+    def _judge(self, version: str) -> bool:
         """Whether the body is encoded. Raises ``InvalidRequest``."""
-        reading = judge(self._noted, self.parser.get_http_version())
+        reading = judge(self._noted, version)
         self._plain = self._noted if reading.plain else None
         self.expect_100_continue = reading.expects
         self._offered = reading.offers and self.parser.should_upgrade()
@@ -239,6 +239,14 @@ class DirectProtocol(HttpToolsProtocol):
         try:
             measure(self.url, self.headers, self.limits)
             measure_bytes(self._head_bytes, self.limits)
+        except GatewayError as too_much:
+            self._refuse(too_much)
+
+    def _body_goes_on(self, came: bool) -> None:
+        """``came``: the read brought some of it. Trailers and extensions of chunks are nothing that anybody gets."""
+        self._frame_bytes = 0 if came else self._frame_bytes + self._arrived
+        try:
+            measure_bytes(self._frame_bytes, self.limits)
         except GatewayError as too_much:
             self._refuse(too_much)
 

@@ -17,10 +17,12 @@ HEAD = f"POST /v1/completions HTTP/1.1\nhost: x\ncontent-length: {len(BODY)}"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(b"one") + chunk(b"two") + b"0\r\n\r\n"
 
 
-async def test_old_clients_get_no_chunks(tmp_path: Path) -> None:
-    """HTTP/1.0 is told the end by the end of its connection."""
+@pytest.mark.parametrize("kept", ["", "\nconnection: keep-alive"], ids=["", "kept"])
+@pytest.mark.parametrize("host", ["", "\nhost: x"], ids=["", "host"])
+async def test_old_clients_get_no_chunks(tmp_path: Path, host: str, kept: str) -> None:
+    """HTTP/1.0 is told the end by the end of its connection, also if it would rather keep that."""
     async with scripted(tmp_path, CHUNKED) as (gateway, _), raw(gateway) as client:
-        await client.ask(HEAD.replace("HTTP/1.1", "HTTP/1.0"), BODY)
+        await client.ask(HEAD.replace("HTTP/1.1\nhost: x", f"HTTP/1.0{host}{kept}"), BODY)
         head = await client.head()
         assert "transfer-encoding" not in head
         assert "connection: close" in head

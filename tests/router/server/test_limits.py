@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,62 @@ async def test_a_large_body_is_no_large_head(tmp_path: Path) -> None:
         client.writer.write(one[30:])
         await client.reader.readexactly(2)
         assert (await client.head()).startswith("http/1.1 200")
+
+
+ENDLESS = {
+    "trailers": b"0\r\n" + b"a: b\r\n" * 150_000,
+    "a trailer": b"0\r\nx-a: " + b"x" * 900_000,
+    "a trailer's name": b"0\r\n" + b"x" * 900_000,
+    "an extension": b"1;x=" + b"x" * 900_000,
+}
+
+
+@pytest.mark.parametrize("framing", ENDLESS.values(), ids=ENDLESS)
+async def test_what_frames_a_body_has_an_end(tmp_path: Path, framing: bytes) -> None:
+    """It is nothing that anybody gets, and grows all the same."""
+    head = "POST {} HTTP/1.1\nhost: x\ntransfer-encoding: chunked"
+    async with scripted(tmp_path, answer(b"{}")) as (gateway, engine):
+        for path in ("/v1/completions", "http://x/v1/completions"):
+            async with raw(gateway) as client:
+                asked = asyncio.create_task(client.ask(head.format(path), chunk(BODY) + framing))
+                assert await refusal(client) == (431, "head_too_large")
+                with contextlib.suppress(ConnectionError):
+                    await asked
+        await until(lambda: gateway.in_flight == 0)
+        assert engine.received == []
+
+
+async def test_sizes_of_chunks_in_reads_of_their_own_are_no_endless_frame(tmp_path: Path, limited: Limited) -> None:
+    """However many there are."""
+    limited(head=200)
+    body = b'{"model":"one","x":"' + b"x" * 100 + b'"}'
+    async with scripted(tmp_path, answer(b"{}")) as (gateway, engine), raw(gateway) as client:
+        await client.ask("POST /v1/completions HTTP/1.1\nhost: x\ntransfer-encoding: chunked")
+        for byte in body:
+            for piece in (b"1\r\n", bytes([byte]), b"\r\n"):
+                client.writer.write(piece)
+                await asyncio.sleep(0.0005)
+        client.writer.write(b"0\r\n\r\n")
+        assert (await client.head()).startswith("http/1.1 200")
+        assert [one.body for one in engine.received] == [body]
+
+
+async def test_a_body_takes_as_much_as_it_is_long(tmp_path: Path) -> None:
+    """Not more for coming in tiny chunks: what all of them take is counted by their length."""
+    chunks = 40_000
+    async with scripted(tmp_path, answer(b"{}")) as (gateway, engine), raw(gateway) as client:
+        await client.ask("POST /v1/completions HTTP/1.1\nhost: x\ntransfer-encoding: chunked", chunk(BODY[:-1]))
+        tracemalloc.start()
+        for _ in range(100):
+            client.writer.write(chunk(b"  ") * (chunks // 100))
+            await client.writer.drain()
+        await until(lambda: gateway.live is not None and gateway.live.buffered.held == len(BODY) - 1 + 2 * chunks)
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert taken < 8 * chunks
+        client.writer.write(chunk(b"}") + b"0\r\n\r\n")
+        assert (await client.head()).startswith("http/1.1 200")
+        assert engine.received[0].body == BODY[:-1] + b"  " * chunks + b"}"
 
 
 async def test_a_refusal_that_ends_its_connection_says_so_once(tmp_path: Path) -> None:

@@ -119,6 +119,23 @@ async def test_what_has_two_meanings_is_refused(tmp_path: Path) -> None:
         await _lives(gateway, engine)
 
 
+@pytest.mark.parametrize("habit", [b"", b"connection: keep-alive\r\n"])
+async def test_after_a_good_request_it_is_the_same(tmp_path: Path, habit: bytes) -> None:
+    """A connection whose first request was plain is not trusted for it."""
+    async with scripted(tmp_path, answer(b"{}")) as (gateway, engine):
+        for name, asked in FRAMINGS.items():
+            async with raw(gateway) as client:
+                client.writer.write(LINE + HOST + habit + SIZED + b"\r\n" + BODY)
+                assert (await client.head()).startswith("http/1.1 200")
+                await client.reader.readexactly(2)
+                client.writer.write(asked.replace(HOST, HOST + habit) + SECOND)
+                said = await client.rest()
+            assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n"), (name, said)
+            assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_request", name
+            assert len(engine.received) == 1, name
+            engine.received.clear()
+
+
 @pytest.mark.parametrize("name", ["CL.TE", "TE twice", "no host", "length b'+15'", "space in the query", "tunnel"])
 async def test_byte_by_byte_it_is_the_same(tmp_path: Path, name: str) -> None:
     """However the network cuts it."""
