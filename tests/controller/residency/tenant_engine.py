@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from controller.fleet.origin import Origin
 from controller.residency.footprint import Footprint
 from controller.residency.memory import NOTHING, Memory, larger
-from runtime.engines.base import EngineTimeout, Sight
+from runtime.engines.base import EngineTimeout, EngineUnreachable, Sight
 from tests.controller.fleet.stage import FakeEngine, Steps, refused, unreachable
 
 
@@ -85,7 +85,10 @@ class TenantEngine(FakeEngine):
         self.looks += 1
         if not self.there or not self.up:
             return Sight(False, None)
-        return Sight(await self.healthy(), await self.is_asleep())
+        try:
+            return Sight(await self.healthy(), await self.is_asleep())
+        except EngineUnreachable:  # it has just gone
+            return Sight(False, None)
 
     async def sleep(self, level: int) -> None:
         await self._whole(self._sleep(level))

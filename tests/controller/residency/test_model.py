@@ -146,8 +146,9 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, seconds=st.sampled_from([1.0, 30.0, 200.0]), lasts=st.sampled_from([None, 0.0, 2.0]))
     def ask(self, number: int, seconds: float, lasts: float | None) -> None:
-        models = list(self.house.fleet.models)
-        self.house.ask(models[number % len(models)], seconds, lasts)
+        models = [model for model in self.house.fleet.models if model in self.house.fleet.routes]
+        if models:  # to one that is on its way out no name leads
+            self.house.ask(models[number % len(models)], seconds, lasts)
 
     @rule(number=NUMBERS)
     def answer(self, number: int) -> None:
