@@ -105,7 +105,8 @@ class Workplace:
         return self._done(self.operations().check())
 
     def panes(self) -> dict[str, Pane]:
-        """Our panes by the unit's name."""
+        """Our panes by the unit's name; tmux has looked after its dead children, of which it sometimes misses one."""
+        Tmux().reap()
         return {pane.unit: pane for pane in Tmux().panes() if pane.config == owner_of(self.file)}
 
     def log(self, name: str) -> str:

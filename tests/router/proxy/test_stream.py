@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.router.gateway import VLLM, Gateway, Spec, until, whole
+from tests.router.gateway import PATIENCE, Gateway, Spec, until, whole
 from tests.router.proxy.scripted import Received, answer, chunk, raw, scripted, unchunked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_door")]
@@ -32,27 +30,23 @@ async def stats(gateway: Gateway) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_pieces_come_as_they_are_said(tmp_path: Path, path: str) -> None:
-    """The first long before the last, and the same bytes as the engine alone would send."""
-    async with whole(tmp_path, Spec("one", replace(VLLM, ttft=0.1, tokens_per_second=20))) as gateway:
+async def test_a_stream_is_passed_on(tmp_path: Path, path: str) -> None:
+    """With all that was said, and counted."""
+    async with whole(tmp_path, Spec("one")) as gateway:
         body = PATHS[path] | {"model": "one", "stream": True}
-        times: list[float] = []
-        begun = time.monotonic()
-        async with gateway.client.stream("POST", path, json=body) as reply:
-            assert reply.status_code == 200
-            assert reply.headers["content-type"].startswith("text/event-stream")
-            times.extend([time.monotonic() - begun async for _ in reply.aiter_raw()])
-        assert len(times) >= 6
-        assert times[0] < 0.28
-        assert times[-1] > 0.33
+        reply = await gateway.client.post(path, json=body)
+        assert reply.status_code == 200
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        assert reply.text.count("data: ") >= 6
         found = await stats(gateway)
         assert found["successful_requests"] == 1
-        assert 0.08 < found["time_to_first_token"]["p50"] < 0.28
+        assert 0 < found["time_to_first_token"]["p50"] <= found["response_time"]["p50"]
         assert gateway.in_flight == 0
 
 
-async def test_pieces_are_not_held_back_or_cut(tmp_path: Path) -> None:
-    """What the engine writes at once arrives before it writes again, whatever it is."""
+@pytest.mark.parametrize("path", PATHS)
+async def test_pieces_come_as_they_are_said(tmp_path: Path, path: str) -> None:
+    """What the engine writes at once arrives before it writes again, whatever it is; the first is timed by itself."""
     written = [b"data: 1", b"\n\n", b"\x00\xff" * 10, b"data: \xe2\x82", b"\xac\n\n"]
     read = asyncio.Event()
 
@@ -66,29 +60,32 @@ async def test_pieces_are_not_held_back_or_cut(tmp_path: Path) -> None:
         writer.write(b"0\r\n\r\n")
 
     async with scripted(tmp_path, script) as (gateway, _):
-        pieces = []
-        async with gateway.client.stream("POST", "/v1/completions", json={"model": "one", "stream": True}) as reply:
+        pieces: list[bytes] = []
+        async with gateway.client.stream("POST", path, json=PATHS[path] | {"model": "one", "stream": True}) as reply:
             async for piece in reply.aiter_raw():
+                if not pieces:
+                    await asyncio.sleep(0.2)  # so much lies between the first and the last, however slow the machine
                 pieces.append(piece)
                 read.set()
         assert pieces == written
+        found = await stats(gateway)
+        assert found["response_time"]["p50"] - found["time_to_first_token"]["p50"] > 0.15
 
 
-async def test_head_comes_before_the_first_piece_or_with_it(tmp_path: Path) -> None:
-    """A stream whose first token takes long is open at the client no later than its first byte."""
+async def test_the_head_does_not_wait_for_the_first_piece(tmp_path: Path) -> None:
+    """A stream whose first token takes long is open at the client meanwhile."""
+    opened = asyncio.Event()
 
     async def script(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED)
-        await asyncio.sleep(0.3)
+        await opened.wait()
         writer.write(chunk(b"data: 1\n\n") + b"0\r\n\r\n")
 
-    async with scripted(tmp_path, script) as (gateway, _):
-        begun = time.monotonic()
+    async with scripted(tmp_path, script) as (gateway, _), asyncio.timeout(PATIENCE):
         async with gateway.client.stream("POST", "/v1/completions", json={"model": "one", "stream": True}) as reply:
-            opened = time.monotonic() - begun
+            opened.set()
             await reply.aread()
         assert reply.content == b"data: 1\n\n"
-        assert opened < 0.25
 
 
 async def test_error_instead_of_a_stream_is_not_a_first_token(tmp_path: Path) -> None:
@@ -223,7 +220,7 @@ async def test_slow_client_pauses_the_engine(tmp_path: Path, size: int) -> None:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.post("/v1/completions", {"model": "one", "stream": True})
         before = -1
-        while sent != before:
+        while sent != before or not sent:
             before = sent
             await asyncio.sleep(0.15)
         assert 0 < sent * size < 30_000_000
