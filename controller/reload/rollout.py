@@ -105,7 +105,10 @@ class Rollout:
         for unit in units:
             if unit.name in steps.restart:
                 await (self._start_anew(unit) if unit.instance is not None else self.start_at_once(unit))
-        await self.start(steps.start)
+        sized = [unit for unit in steps.start if unit.instance is not None and unit.instance.footprint is not None]
+        await self.start([unit for unit in steps.start if unit not in sized])
+        for unit in sized:
+            await self._start_new(unit)
 
     async def start(self, units: Sequence[Unit]) -> None:
         outcomes = await self._launcher.up(units)
@@ -137,12 +140,30 @@ class Rollout:
             problem = (await self._launcher.stop([unit]))[unit.name]
             if problem is not None:
                 self.failures[unit.name] = problem
-            elif await self._has_room(unit.name, seconds):
-                await self.start([unit])
             else:
-                self._tell(f"{unit.name}: there is no room for it now; its next request starts it")
+                await self._start_in_room(unit, seconds)
         finally:
             await self._admitted(unit.name)
+
+    async def _start_new(self, unit: Unit) -> None:
+        """One that the gateway counts as awake before it takes any memory."""
+        assert unit.instance is not None
+        seconds = unit.instance.sleep.drain_timeout_seconds
+        try:
+            await self._gateway.drain(unit.name, seconds)
+        except (NoGateway, GatewayRefused):
+            await self.start([unit])
+            return
+        try:
+            await self._start_in_room(unit, seconds)
+        finally:
+            await self._admitted(unit.name)
+
+    async def _start_in_room(self, unit: Unit, seconds: float) -> None:
+        if await self._has_room(unit.name, seconds):
+            await self.start([unit])
+        else:
+            self._tell(f"{unit.name}: there is no room for it now; its next request starts it")
 
     async def _drained(self, name: str, seconds: float) -> bool:
         """Whether it may be ended now. Without a gateway nobody is known to be asking it."""
@@ -157,7 +178,7 @@ class Rollout:
         return True
 
     async def _has_room(self, name: str, seconds: float) -> bool:
-        """One that slept takes more memory as it starts: others that are idle leave for it, if they do in time."""
+        """One that slept, or is new, takes more memory as it starts: idle ones leave for it, if they do in time."""
         try:
             async with asyncio.timeout(seconds):
                 while not await self._gateway.has_room(name):  # noqa: ASYNC110  # over HTTP

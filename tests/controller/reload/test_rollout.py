@@ -155,6 +155,29 @@ def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplac
     assert "nothing has changed" in place.do("plan")[1]
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_new_one_is_started_where_there_is_room(workplace: Workplace, pinned: bool) -> None:
+    place = Place(workplace)
+    models = [sim(name, name, free_port(), gpus=[0], memory_gib=30) for name in "abc"]
+    sections = {
+        "gpus": {0: {"memory_gib": 64}},
+        "residency": {"min_awake_seconds": 0},
+        "sleep_manager": {"drain_timeout_seconds": 1 if pinned else 10, "min_sleep_duration": 0},
+        "models": {name: {"pinned": pinned} for name in "ab"},
+    }
+    place.write(*models[:2], sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    place.write(*models, sections=sections)
+    code, shown = place.do("reload")
+    assert code == 0, shown
+    assert ("c: there is no room for it now; its next request starts it" in shown) == pinned
+    assert ("c" in place.pids()) != pinned
+    with httpx2.Client(trust_env=False) as client:
+        found = client.get(f"{place.url}/residency").json()
+    assert found["places"]["gpu0"]["free"] >= 0
+    assert found["instances"]["c"]["state"] == ("stopped" if pinned else "ready")
+
+
 def test_the_gateway_is_started_anew_and_no_request_fails(workplace: Workplace, tmp_path: Path) -> None:
     """``--restart frontend``: its session and its engines stay; a YAML that it cannot start with changes nothing."""
     place = Place(workplace)
