@@ -282,7 +282,7 @@ class Transitions(Finding):
                     if isinstance(stopped, EngineError):
                         raise EngineFailed(str(stopped)) from stopped
                     raise
-            if instance.state is not State.ASLEEP:  # what sleeps takes no more than that while it ends
+            if instance.state not in (State.ASLEEP, State.STOPPED):  # such take no more than that while they end
                 instance.enter_leaving()
             settled = await self.scales(instance, 0)
             try:

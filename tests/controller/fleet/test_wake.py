@@ -88,6 +88,16 @@ async def test_wake_while_it_drains_to_be_stopped(hold: Hold) -> None:
     assert stage.state is (State.STOPPED if hold else State.STARTING)
 
 
+async def test_stopped_again_it_was_never_anything_else() -> None:
+    """By hand, for it to stay so. The ledger counts nothing for what is stopped."""
+    stage, seen = Stage(), list[State]()
+    stage.transitions.keeper = OurOwn()
+    await stage.transitions.stop("idle", 5)
+    stage.instance.watchers.append(lambda: seen.append(stage.state))
+    await stage.transitions.stop("manual", 5, Hold.BY_HAND)
+    assert seen == [State.STOPPED] and stage.instance.hold is Hold.BY_HAND
+
+
 async def test_wake_while_it_drains() -> None:
     """A wake takes back a sleep that only drains."""
     stage = Stage()
