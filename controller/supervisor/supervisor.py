@@ -66,6 +66,7 @@ class Supervisor:
         self._desired = desired
         self._histories: WeakKeyDictionary[Instance, History] = WeakKeyDictionary()
         self._work: dict[Instance, asyncio.Task[None]] = {}
+        self._stops: dict[Instance, asyncio.Task[None]] = {}
         self._deciding = asyncio.Lock()  # what is wanted must not change between reading it and acting on it
 
     @asynccontextmanager
@@ -75,7 +76,7 @@ class Supervisor:
         try:
             yield
         finally:
-            tasks = [loop, *self._work.values()]
+            tasks = [loop, *self._work.values(), *self._stops.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,7 +126,20 @@ class Supervisor:
     async def stop(self, instances: Sequence[Instance], by: str) -> None:
         """End the processes of ``instances``, each drained first. Raises ``TransitionRefused`` when one goes on."""
         chosen = await self._chosen(instances)
-        await _each([self._stop(one, by) for one in chosen])
+        await _each([self._stop_once(one, by) for one in chosen])
+
+    async def _stop_once(self, instance: Instance, by: str) -> None:
+        """Or wait for the one that somebody asked for before. Leaving breaks nothing off: what is wanted is done."""
+        task = self._stops.get(instance)
+        if task is None:
+            task = self._stops[instance] = asyncio.create_task(self._stop(instance, by))
+            task.add_done_callback(lambda done: self._stopped(instance, done))
+        await asyncio.shield(task)
+
+    def _stopped(self, instance: Instance, task: asyncio.Task[None]) -> None:
+        del self._stops[instance]
+        if not task.cancelled() and (error := task.exception()) is not None:  # who asked may have left
+            log.info("%s was not stopped: %s", instance.name, error)
 
     async def _stop(self, instance: Instance, by: str) -> None:
         async with self._deciding:

@@ -81,6 +81,7 @@ class Fleet(RuleBasedStateMachine):
         self.held: list[Held] = []
         self.out: dict[str, dict[str, Any]] = {}  # of the configuration
         self.lasts: list[float] = []
+        self.early: list[Client] = []  # those who wait while all of the YAML comes into force
 
     @initialize(
         some=tenants(),
@@ -306,6 +307,7 @@ class Fleet(RuleBasedStateMachine):
             client.lasts = 0.1
             if client.phase == "in flight":
                 client.finish()
+        self.early = [house.ask(model, 300, lasts=0.1) for model in house.fleet.routes]
         house.loop.pass_time(5)
         house.roll_out()
         self._let_pass(lambda: all(task.done() for task in house.by_hand))
@@ -343,6 +345,8 @@ class Fleet(RuleBasedStateMachine):
     def _everybody_has_an_end(self) -> None:
         house = self.house
         assert [one.outcomes for one in house.clients if len(one.outcomes) != 1] == []
+        for one in self.early:
+            assert one.outcome != "DeadlinePassed" or not self._is_possible(one.model), (one.model, one.reason)
         assert [one.name for one in house.instances if one.in_flight] == []
         assert set(house.live.pools) == set(house.fleet.instances.values())
         assert {model: one.in_flight for model, one in house.live.traffic.models.items() if one.in_flight} == {}

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from controller.fleet.errors import DeadlinePassed, NotPossible
+from controller.fleet.errors import Busy, DeadlinePassed, NotPossible
 from controller.fleet.instance import EVICTED
 from controller.fleet.journal import Happened
-from controller.fleet.state import State
+from controller.fleet.state import Hold, State
 from controller.residency import arbiter
 from controller.residency.arbiter import Arbiter
 from controller.residency.books import Books
+from state.desired_states import Wanted
 from tests.controller.residency.house import Client, House, launched, tenant
 
 ROOM_FOR_ONE = {0: 80}
@@ -497,6 +498,34 @@ def test_a_group_that_is_new_parts(build: Build) -> None:
     house.loop.pass_time(5)
     house.check()
     assert len(house.awake) == 1
+
+
+def test_stopped_by_hand_twice_in_vain_it_is_wanted_as_before(build: Build) -> None:
+    """It was busy for too long: it serves on, and is started again should it crash."""
+    house = build([launched(1, "a", 60, sleep_manager={"drain_timeout_seconds": 2})], ROOM_FOR_ONE)
+    house.ask("a")
+    house.settle()
+    stops = [house.stop("a")]
+    house.loop.pass_time(1)
+    stops.append(house.stop("a"))
+    house.loop.pass_time(10)
+    assert [type(one.exception()) for one in stops] == [Busy, Busy]
+    assert house.yard.wishes.kept["a"].wanted is Wanted.RUNNING
+
+
+def test_stopped_by_hand_by_who_does_not_wait_for_that_it_stays_stopped(build: Build) -> None:
+    house = build([launched(1, "a", 60)], ROOM_FOR_ONE)
+    busy = house.ask("a")
+    house.settle()
+    stopping = house.stop("a")
+    house.loop.pass_time(1)
+    house.lose_interest(stopping)
+    house.loop.pass_time(1)
+    busy.finish()
+    house.loop.pass_time(10)
+    house.check()
+    assert (house.state("a"), house.fleet.instances["a"].hold) == (State.STOPPED, Hold.BY_HAND)
+    assert house.yard.wishes.kept["a"].wanted is Wanted.STOPPED
 
 
 # -- a gateway that is killed ------------------------------------------------------------------------------------
