@@ -216,13 +216,14 @@ async def test_slow_client_pauses_the_engine(tmp_path: Path, size: int) -> None:
             sent += 1
         writer.write(b"0\r\n\r\n")
 
-    async with scripted(tmp_path, script) as (gateway, _), raw(gateway) as client:
+    async with scripted(tmp_path, script) as (gateway, engine), raw(gateway) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.post("/v1/completions", {"model": "one", "stream": True})
         before = -1
         while sent != before or not sent:
             before = sent
             await asyncio.sleep(0.15)
+        assert [one.target for one in engine.received] == [b"/v1/completions"]  # nothing else was asked, nor twice
         assert 0 < sent * size < 30_000_000
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(15):
