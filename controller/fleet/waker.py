@@ -25,6 +25,9 @@ class Waker(Protocol):
     def help(self, due: Sequence[Instance], cause: str) -> bool:
         """Wake one of them if that costs nobody anything. Whether one is being woken."""
 
+    def in_the_way(self, instance: Instance) -> Instance | None:
+        """Who sleeps and should sleep deeper first, so that ``instance`` can sleep at the level that is wished for."""
+
     async def wake(self, instance: Instance, cause: str) -> None:
         """Wake it for somebody who waits for just that. Raises ``TransitionRefused`` or ``Unavailable``."""
 
@@ -47,6 +50,9 @@ class AtOnce:
     def help(self, due: Sequence[Instance], cause: str) -> bool:
         self._transitions[due[0].name].wake_soon(cause)
         return True
+
+    def in_the_way(self, instance: Instance) -> Instance | None:
+        return None
 
     async def wake(self, instance: Instance, cause: str) -> None:
         await self._transitions[instance.name].wake(cause)

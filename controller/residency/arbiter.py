@@ -9,19 +9,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from controller.config.model import Config
-from controller.fleet.errors import DeadlinePassed, FleetError, NoHostMemory, NoRoom, NotPossible
+from controller.fleet.errors import DeadlinePassed, FleetError, NoRoom, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import EVICTED, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
 from controller.fleet.waker import REQUEST
-from controller.residency import tenants
+from controller.residency import crowding, tenants
 from controller.residency.books import Books
 from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
 from controller.residency.ledger import Ledger
 from controller.residency.line import Line, Waiting
-from controller.residency.memory import NOTHING, Memory, gib, lacks, minus
+from controller.residency.memory import NOTHING, Memory
 
 log = logging.getLogger(__name__)
 
@@ -146,15 +146,12 @@ class Arbiter:
 
     def sleep_level(self, instance: Instance) -> int:
         """The level it may sleep at now, by the host's memory. Raises ``NoHostMemory`` when there is none."""
-        books, possible = self.books(), tenants.levels(instance)
-        for level, amount in possible.items():
-            if not lacks(minus(amount, books.held[instance.name]), books.free):
-                return level
-        if not possible:
-            return instance.config.sleep.level
-        taken = minus(next(iter(possible.values())), books.held[instance.name])
-        short = ", ".join(f"{gib(size)} on {place}" for place, size in lacks(taken, books.free).items())
-        raise NoHostMemory(f"{instance.name!r} cannot sleep now: it would take {short} more than there is")
+        return crowding.level_of(instance, self.books())
+
+    def in_the_way(self, instance: Instance) -> Instance | None:
+        there = self._fleet.instances
+        name = crowding.in_the_way(instance, self.books(), there.values())
+        return there[name] if name is not None else None
 
     # -- what can be seen ----------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class SleepManager:
                 if instance.state is State.ASLEEP:
                     await self._deeper(instance)
                 elif instance not in self._unable and self._may_sleep(instance):
+                    await self._make_way(instance)
                     await self._fleet.transitions[instance.name].sleep(
                         IDLE, instance.config.sleep.drain_timeout_seconds, wanted=lambda: self.is_candidate(instance)
                     )
@@ -88,10 +89,26 @@ class SleepManager:
         )
         if step is Deeper.STOP:
             await transitions.stop(IDLE, 0)
-        elif step is Deeper.LEVEL_2 and self._fleet.waker.help([instance], DEEPER):
-            # Engines cannot drop what they have put aside: it has to come back first, where there is room for it.
-            await transitions.wake(DEEPER)
-            await transitions.sleep(DEEPER, 0, 2)
+        elif step is Deeper.LEVEL_2:
+            await self._sink(instance)
+
+    async def _sink(self, instance: Instance) -> bool:
+        """From level 1 to level 2, where there is room for that. Raises ``TransitionRefused``."""
+        if not self._fleet.waker.help([instance], DEEPER):
+            return False
+        # Engines cannot drop what they have put aside: it has to come back first.
+        transitions = self._fleet.transitions[instance.name]
+        await transitions.wake(DEEPER)
+        await transitions.sleep(DEEPER, 0, 2)
+        return True
+
+    async def _make_way(self, instance: Instance) -> None:
+        """Where the host is full, those that were used before it sleep deeper, so that it need not."""
+        try:
+            while (one := self._fleet.waker.in_the_way(instance)) is not None and await self._sink(one):
+                pass
+        except FleetError as refused:
+            log.info("the host's memory stays full: %s", refused)
 
     # -- by hand -------------------------------------------------------------------------------------------------
 
@@ -101,8 +118,12 @@ class SleepManager:
         asleep = [one for one in instances if one.state is State.ASLEEP]
         await self._each(
             awake or asleep or instances,
-            lambda one: self._fleet.way_of(one).sleep(MANUAL, one.config.sleep.drain_timeout_seconds),
+            self._sleep_by_hand,
         )
+
+    async def _sleep_by_hand(self, instance: Instance) -> None:
+        await self._make_way(instance)
+        await self._fleet.way_of(instance).sleep(MANUAL, instance.config.sleep.drain_timeout_seconds)
 
     async def wake(self, instances: Sequence[Instance], *, force: bool) -> None:
         """Wake those that sleep. Raises ``TransitionRefused``; ``TooEarly`` before any is told, unless forced."""

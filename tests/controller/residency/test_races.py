@@ -230,6 +230,26 @@ def test_a_full_host(build: Build) -> None:
     assert house.fleet.instances["a"].sleeps[EVICTED] > 0
 
 
+IDLE = {
+    "auto_sleep_enabled": True,
+    "idle_threshold_seconds": 2,
+    "min_sleep_duration": 0,
+    "check_interval_seconds": 1,
+    "wake_timeout_seconds": 60,
+}
+
+
+@pytest.mark.parametrize(("room", "levels"), [(130, [1, 2, 1]), (70, [2, 1, 1])])
+def test_a_full_host_is_left_by_who_was_used_least_recently(build: Build, room: int, levels: list[int]) -> None:
+    """Where it has room to wake for that, while the one that falls asleep is awake; else that one drops its weights."""
+    house = build([tenant(name, 60) for name in "abc"], {0: room}, host=130, asleep=["b", "c"], sleep_manager=IDLE)
+    assert served(ask_and_wait(house, "a"))
+    pass_and_check(house, 10)
+    assert house.awake == set()
+    assert [house.fleet.instances[name].level for name in "abc"] == levels
+    assert served(*(ask_and_wait(house, name) for name in "abc"))
+
+
 def test_weights_are_dropped_where_there_is_room_to_wake_for_it(build: Build) -> None:
     """An engine has to come back for that: nobody leaves for it, and no memory is given twice."""
     ladder = {"min_sleep_duration": 0, "level2_after_seconds": 1, "check_interval_seconds": 1}
