@@ -40,8 +40,6 @@ def test_the_least_recently_used_goes_first(missing: int, used_at: float, sinks:
 def test_each_that_sinks_was_used_before_the_next(
     missing: dict[str, int], some: list[tuple[dict[str, int], int]]
 ) -> None:
-    missing: dict[str, int], some: list[tuple[dict[str, int], int]]
-) -> None:
     """And before the one for which they do."""
     sleepers = {str(number): Sleeper(str(number), *one) for number, one in enumerate(some)}
     sunk: list[float] = []
