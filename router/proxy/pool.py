@@ -82,7 +82,8 @@ class Pool:
         self._drop_idle(now)
         for upstream in list(self._busy):
             # Engines send the head of a stream at once, and then nothing until the prompt is read.
-            limit = self.timeouts.idle if upstream.body_begun else self.timeouts.first_byte
+            usual = self.timeouts.idle if upstream.body_begun else self.timeouts.first_byte
+            limit = min(usual, upstream.most_silence)
             if upstream.silence(now) > limit:
                 upstream.fail(Silent(f"it sent nothing for {limit:g} s"))
             elif self.timeouts.total is not None and now - upstream.sent_at > self.timeouts.total:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from router.proxy.door import Headers
-from router.proxy.upstream import Upstream, UpstreamError
+from router.proxy.upstream import Silent, Upstream, UpstreamError
 
 MAY_REFUSE = (500, 503)
 SHUTTING_DOWN = b"cannot schedule new futures after shutdown"
@@ -14,6 +15,10 @@ SHUTTING_DOWN = b"cannot schedule new futures after shutdown"
 
 LONGEST_BYTES = 65_536
 """A longer answer is none that would be asked for again."""
+
+
+UNENDED_SECONDS = 2.0
+"""How long the rest of a 503 may stay out: its head has said what matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,10 @@ class Holding:
 
     def arrived(self, upstream: Upstream, chunk: bytes) -> None:
         self._body += chunk
+        if upstream.status == 503:
+            upstream.most_silence = UNENDED_SECONDS
         if upstream.complete or len(self._body) > LONGEST_BYTES:
+            upstream.most_silence = inf
             body = bytes(self._body)
             self._decide(upstream, body, upstream.complete and is_refusal(upstream.status, body))
 
@@ -53,4 +61,6 @@ class Holding:
         self.arrived(upstream, chunk)
 
     def failed(self, upstream: Upstream, error: UpstreamError) -> None:
+        if upstream.status == 503 and isinstance(error, Silent):
+            error = Refused("it answered 503, without an end")
         self._failed(upstream, error)

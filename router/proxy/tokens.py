@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
@@ -13,15 +14,19 @@ TAIL_FRAMES = 64
 USAGE = b'"usage"'
 NONE = (0, 0)
 AFTER_USAGE = len(USAGE) + 1  # and its colon
-PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
-COMPLETION = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
+PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,15})(?!\d)')
+COMPLETION = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,15})(?!\d)')
+
+
+Tokens = Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
+"""Whatever an engine says of them can be added up."""
 
 
 class _Usage(msgspec.Struct):
     """As OpenAI's API has it, without the details that some engines add."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
 
 
 _decoder = msgspec.json.Decoder(_Usage)

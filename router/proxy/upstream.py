@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
@@ -67,7 +68,10 @@ class Sink(Protocol):
 
 
 class Upstream(asyncio.Protocol):
-    """A connection. ``status`` and ``headers`` (names in lower case) are of the answer that is coming in."""
+    """A connection. ``status`` and ``headers`` (names in lower case) are of the answer that is coming in.
+
+    ``most_silence``: seconds without a byte, where less than the timeouts is enough.
+    """
 
     __slots__ = (
         "_arrived",
@@ -88,6 +92,7 @@ class Upstream(asyncio.Protocol):
         "complete",
         "headers",
         "last_byte",
+        "most_silence",
         "on_body",
         "sent_at",
         "started",
@@ -100,6 +105,7 @@ class Upstream(asyncio.Protocol):
         self.complete = True
         self.started = self.body_begun = False
         self.last_byte = self.sent_at = 0.0
+        self.most_silence = inf
         self._transport: Any = None
         self._arrived: list[bytes] = []
         self.on_body = self._arrived.append  # the parser calls it, and nothing is faster
@@ -129,6 +135,7 @@ class Upstream(asyncio.Protocol):
         self._head_done = self._framed = self._chunked = self._told = self._between = False
         self.headers = []
         self._frame_bytes = 0
+        self.most_silence = inf
         self._sink, self._write = sink, None
         self.last_byte = self.sent_at = monotonic()
         if len(body) < COPIED_BYTES:

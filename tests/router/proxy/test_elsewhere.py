@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.fleet.circuit import FAILURES, Circuit
+from router.proxy import refusal
 from router.proxy.refusal import LONGEST_BYTES
 from tests.router.gateway import Gateway, code_of
 from tests.router.proxy.scripted import LIST, Received, Script, answer, chunk, raw, replicas, unchunked
@@ -79,6 +80,29 @@ async def test_a_refusal_is_passed_on_when_the_other_replica_cannot_be_asked(tmp
             assert reply.status_code in (502, 503)
             if reply.status_code == 503:
                 assert (reply.json(), reply.headers["x-torpor-instance"]) == ({"error": "busy"}, "busy")
+        assert gateway.in_flight == 0
+
+
+@pytest.mark.parametrize("said", [0, 4], ids=["the head", "half of it"])
+async def test_a_refusal_without_an_end_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int
+) -> None:
+    """Its head has said enough. An answer that is no refusal has the time that is configured."""
+    monkeypatch.setattr(refusal, "UNENDED_SECONDS", 0.05)
+    over = asyncio.Event()
+    head, _, body = BUSY.partition(b"\r\n\r\n")
+
+    async def stall(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(head + b"\r\n\r\n" + body[:said])
+        await writer.drain()
+        await over.wait()
+
+    soon = {"timeouts": {"first_byte": 8, "idle": 0.8}}  # looked at four times in the shorter of them
+    async with replicas(tmp_path, {"busy": stall, "good": GOOD}, soon) as (gateway, engines):
+        for _ in range(2):
+            assert (await gateway.complete("one")).json() == {"good": True}
+        over.set()
+        assert len(engines["busy"].received) == 1
         assert gateway.in_flight == 0
 
 

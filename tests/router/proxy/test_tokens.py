@@ -65,6 +65,8 @@ def test_any_cutting_gives_the_same_counts(capture: Path, data: st.DataObject) -
         (b'{"text":"\\"usage\\": {\\"prompt_tokens\\": 9}","usage":{"prompt_tokens":1,"completion_tokens":2}}', (1, 2)),
         (b'{"usage":{"completion_tokens":2,"completion_tokens_details":{"reasoning_tokens":9},"prompt_tokens":1}}',
          (1, 2)),
+        (b'{"usage":{"prompt_tokens":' + b"9" * 5_000 + b',"completion_tokens":2}}', (0, 2)),
+        (b'{"usage":{"prompt_tokens":' + b"9" * 400 + b',"completion_tokens":-2}}', (0, 0)),
         (b'{"usage":{"type":"duration","seconds":3}}', (0, 0)),
         (b'{"usage":{"input_tokens":7,"output_tokens":8}}', (7, 8)),
     ],
