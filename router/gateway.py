@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -106,9 +107,20 @@ def serve(config: Config, host: str, listener: socket.socket, channel: Channel, 
         await app.emptied()
         channel.say("empty")
 
-    server.on_start = lambda: channel.listen({"leave": lambda: server.begin(leave()), "alone": app.is_alone})
+    def begin() -> None:
+        channel.listen({"leave": lambda: server.begin(leave()), "alone": app.is_alone})
+        _spare_collector()
+
+    server.on_start = begin
     server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _spare_collector() -> None:
+    """What is there by now stays: to look through all of it again and again would hold up everybody's tokens."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def is_bound_to(listener: socket.socket | None, host: str, port: int) -> bool:
