@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -46,6 +46,9 @@ class Gateway(Starlette):
     short_way: ShortWay | None = None
     stopping: Callable[[], None] | None = None
     """To be called when no new requests come, for those that would never end."""
+
+    clients: Collection[object] = ()
+    """The connections there are, where our own server says so."""
 
     live: Live | None = None
     reload: Reload | None = None
@@ -109,7 +112,7 @@ def create_app(config: Config, *, has_predecessor: bool = False) -> Gateway:
         async with open_gateway(config, key) as gateway:
             gateway.fleet.has_predecessor = has_predecessor
             app.live, app.reload = gateway, Reload(gateway)
-            table = endpoints(gateway, app.reload)
+            table = endpoints(gateway, app.reload, lambda: len(app.clients))
             app.router.routes.extend(endpoint.route() for endpoint in table)
             app.short_way = short_way(table, gateway)
             app.stopping = gateway.stopping.set
@@ -131,8 +134,8 @@ def create_app(config: Config, *, has_predecessor: bool = False) -> Gateway:
     return app
 
 
-def endpoints(gateway: Live, reload: Reload) -> list[Endpoint]:
-    """The whole route table. More particular paths come before those that take any name."""
+def endpoints(gateway: Live, reload: Reload, clients: Callable[[], int]) -> list[Endpoint]:
+    """The whole route table. More particular paths come before those that take any name. ``clients``: their number."""
     fleet, traffic = gateway.fleet, gateway.traffic
 
     def in_force() -> Config:
@@ -157,7 +160,8 @@ def endpoints(gateway: Live, reload: Reload) -> list[Endpoint]:
         *model_endpoints(fleet),
         *admin_endpoints(reload, gateway.key),
     ]
-    metrics = GatewayMetrics(fleet, traffic, gateway.queues, ResidencyMetrics(fleet, gateway.arbiter, traffic))
+    more = ResidencyMetrics(fleet, gateway.arbiter, traffic)
+    metrics = GatewayMetrics(fleet, traffic, gateway.queues, gateway.buffered, clients, more)
     return [*table, *document_endpoints(metrics, table, lambda: in_force().api_key is not None)]
 
 

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from controller.fleet.circuit import Circuit
 from controller.fleet.fleet import Fleet
 from controller.fleet.state import State
+from router.proxy.buffered import Buffered
 from router.proxy.queue import Queue
 from router.traffic.histogram import Histogram, buckets
 from router.traffic.monitor import ModelTraffic, TrafficMonitor
@@ -23,10 +24,20 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class GatewayMetrics(Collector):
     """Collects from traffic and fleet; labels are names from the YAML only."""
 
-    def __init__(self, fleet: Fleet, traffic: TrafficMonitor, queues: Mapping[str, Queue], more: Collector) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        traffic: TrafficMonitor,
+        queues: Mapping[str, Queue],
+        buffered: Buffered,
+        clients: Callable[[], int],
+        more: Collector,
+    ) -> None:
         self._fleet = fleet
         self._traffic = traffic
         self._queues = queues
+        self._buffered = buffered
+        self._clients = clients
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         self._registry.register(more)
@@ -42,6 +53,8 @@ class GatewayMetrics(Collector):
         yield from self._durations(models)
         yield from self._instances()
         yield from self._waiting()
+        yield GaugeMetricFamily("torpor_buffered_request_bytes", "Of requests not yet answered.", self._buffered.held)
+        yield GaugeMetricFamily("torpor_client_connections", "In use and idle.", self._clients())
 
     def _requests(self, models: list[ModelTraffic]) -> Iterable[Metric]:
         requests = CounterMetricFamily("torpor_requests", "Requests that ended.", labels=["model", "outcome"])

@@ -40,6 +40,9 @@ class GatewayServer(uvicorn.Server):
         await super().startup(sockets)
         for number, act in self._on_signal.items():
             asyncio.get_running_loop().add_signal_handler(number, act)
+        application = self.config.loaded_app
+        if hasattr(application, "clients"):
+            application.clients = self.server_state.connections
         self._patrol = asyncio.create_task(patrol(self.server_state.connections))
         self.on_start()
 

@@ -22,7 +22,8 @@ KEYED = {"router": {"api_key_env": "GATEWAY_KEY"}, "environment": {"GATEWAY_KEY"
 
 def table(gateway: Gateway) -> list[tuple[str, str]]:
     found = [
-        (one.method, one.path.replace("{model:path}", "one")) for one in endpoints(gateway.live, Reload(gateway.live))
+        (one.method, one.path.replace("{model:path}", "one"))
+        for one in endpoints(gateway.live, Reload(gateway.live), int)
     ]
     assert len(found) > 40
     return found

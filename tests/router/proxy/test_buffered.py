@@ -55,6 +55,7 @@ async def test_bodies_are_counted_until_their_answers_are_there(tmp_path: Path, 
         assert held(buffered) == 500_000
         await reading.ask("POST /v1/completions HTTP/1.1\nhost: x\ncontent-length: 400000", body_of(400_000)[:-1])
         await until(lambda: held(buffered) > 800_000)
+        assert f"\ntorpor_buffered_request_bytes {held(buffered)}.0\n" in (await gateway.client.get("/metrics")).text
         await _is_full(gateway, 300_000)
         await _is_full(gateway, 590_000)
         go_on.set()

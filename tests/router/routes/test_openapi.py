@@ -37,7 +37,7 @@ async def test_every_route_is_in_it_and_the_other_way_round(tmp_path: Path) -> N
     """Path, method, parameters in the path, a body where one is taken; twenty engine paths at least."""
     async with whole(tmp_path, Spec("one")) as gateway:
         found = await document(gateway)
-        table = endpoints(gateway.live, Reload(gateway.live))
+        table = endpoints(gateway.live, Reload(gateway.live), int)
         routes = {(one.method.lower(), re.sub(r"\{(\w+):\w+\}", r"{\1}", one.path)) for one in table}
         described = {(method, path) for path, item in found["paths"].items() for method in item}
     assert described == routes

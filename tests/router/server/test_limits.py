@@ -162,6 +162,18 @@ async def test_a_refusal_that_ends_its_connection_says_so_once(tmp_path: Path) -
         assert await refusal(client) == (413, "body_too_large")
 
 
+async def test_the_metrics_tell_how_many_clients_there_are(tmp_path: Path) -> None:
+    """Also those that ask for nothing."""
+    async with scripted(tmp_path, answer(b"{}")) as (gateway, _), raw(gateway) as client:
+        await client.ask(HEAD, BODY)
+        await client.head()
+        async with raw(gateway) as idle:
+            await idle.ask("GET /health HTTP/1.1\nhost: x")
+            await idle.head()
+            page = (await gateway.client.get("/metrics")).text
+        assert "\ntorpor_client_connections 3.0\n" in page
+
+
 # -- times -----------------------------------------------------------------------------------------------------------
 
 
