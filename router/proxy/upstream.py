@@ -259,7 +259,8 @@ class Upstream(asyncio.Protocol):
             self._deliver(chunk)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._parser = self._write = None
+        self._keep = _nowhere  # so that nothing refers to itself, and waits for the collector
         if self._sink is None or self.complete:
             return
         if not self.started:

@@ -353,6 +353,7 @@ class DirectProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if door is not None:
             door.left()
+        self._door = self._reading = self.cycle = None  # type: ignore[assignment]  # nothing waits for the collector
 
     def pause_writing(self) -> None:
         super().pause_writing()
