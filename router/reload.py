@@ -70,18 +70,20 @@ class Reload:
                 stopping = wanted.launch.stop_timeout_seconds + STOPPING_SECONDS
                 self._live.fleet.hold(name, seconds + stopping)
             if await self._live.farewells.ended(name, seconds):
+                await self._live.fleet.look_at_stopped()  # whether there is room for it is asked next
                 log.info("%s was taken out of service", name)
                 return
             if known:
                 self._live.apply(before, [name])
             raise Conflict(f"{name!r} was still busy after {seconds:g} s.", "still_busy")
 
-    def admit(self, name: str) -> None:
-        """Look at an instance that was taken out of service from now on. Raises ``NotFound``."""
+    async def admit(self, name: str) -> None:
+        """Look at an instance that was taken out of service, now and from now on. Raises ``NotFound``."""
         self._check()
         if name not in self._live.fleet.instances:
             raise NotFound(f"There is no instance {name[:200]!r}.", "instance_not_found")
         self._live.fleet.release(name)
+        await self._live.fleet.transitions[name].settle()
 
     async def aclose(self) -> None:
         for task in self._tasks:

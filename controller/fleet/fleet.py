@@ -221,6 +221,11 @@ class Fleet:
         if (held := self._held.get(name)) is not None:
             held.set()
 
+    async def look_at_stopped(self) -> None:
+        """Now rather than when it is their turn: the launcher may have started some since."""
+        stopped = [one for one in self.transitions.values() if one.instance.state is State.STOPPED]
+        await asyncio.gather(*(one.observe_now() for one in stopped), return_exceptions=True)
+
     def _watch(self, transitions: Transitions, work: Coroutine[Any, Any, None]) -> None:
         assert self._watching is not None
         self._watching[transitions] = asyncio.create_task(work)

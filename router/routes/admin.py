@@ -107,7 +107,7 @@ def admin_endpoints(reload: Reload, key: Key) -> list[Endpoint]:
 
     async def admit(request: Request) -> BaseModel:
         name = request.path_params["instance"]
-        reload.admit(name)
+        await reload.admit(name)
         return Service(instance=name, in_service=True)
 
     mistakes = {403: "Not from this machine", 422: "The YAML has mistakes: all of them are in the message"}

@@ -206,7 +206,7 @@ class NextDoor(Gateway):
 
     async def admit(self, name: str) -> None:
         try:
-            self._reload.admit(name)
+            await self._reload.admit(name)
         except GatewayError as refused:
             raise GatewayRefused(refused.status, str(refused)) from refused
 
