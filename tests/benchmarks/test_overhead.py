@@ -19,7 +19,8 @@ from benchmarks.cpu import Instructions
 from benchmarks.flood import Seen, flood, request
 from benchmarks.verdict import Round, Target
 from controller.config.load import load
-from tests.benchmarks.conftest import ROOT, free_port
+from tests.benchmarks.conftest import ROOT
+from tests.ports import free_port
 
 
 def a_round(cpu_each: float = 0.001, **more: Any) -> Round:

@@ -16,8 +16,9 @@ import httpx2
 import pytest
 
 from controller.cli import main
-from tests.controller.launch.conftest import Workplace, free_port, processes_of, run, server, shell, tmux
+from tests.controller.launch.conftest import Workplace, processes_of, run, server, shell, tmux
 from tests.controller.launch.conftest import workplace as workplace
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = [sys.executable, str(ROOT / "launch.py")]

@@ -18,7 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.metrics.names import STANDARDS
-from tests.real.conftest import FAST, LORA, ON_CPU, VENV, free_port, until
+from tests.ports import free_port
+from tests.real.conftest import FAST, LORA, ON_CPU, VENV, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -14,19 +14,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.ports import free_port
+
 
 def write(folder: Path, port: int, more: str = "") -> Path:
     file = folder / "torpor.yaml"
     engines = "instances:\n  - {model: m, url: 'http://127.0.0.1:9'}\n"
     file.write_text(f"router: {{router_port: {port}}}\n{more}{engines}")
     return file
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

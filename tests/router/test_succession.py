@@ -16,10 +16,10 @@ import httpx2
 import psutil
 import pytest
 
+from tests.ports import free_port
 from tests.router.adapters.stage import LORA, applied, artifact
 from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, gateway, replica_of, text_of, until, write_yaml
 from tests.router.residency.test_room import SETTINGS, of
-from tests.runtime.engines.sim.stage import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,15 +27,10 @@ from controller.launch.environment import MARKER
 from controller.launch.operations import Operations
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import owner_of
+from tests.ports import free_port
 
 SERVER = Path(__file__).with_name("tiny_server.py")
 PYTHON = f"{sys.executable} -I -S"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def server(name: str, *options: str, **keys: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ import pytest
 from controller.config.model import FRONTEND
 from controller.launch.handover import Handover
 from controller.launch.pane import FIRST_PAUSE, LAST_PAUSE, pause_after
-from tests.controller.launch.conftest import Workplace, free_port, processes_of, server
+from tests.controller.launch.conftest import Workplace, processes_of, server
 from tests.controller.launch.test_launching import until
 from tests.controller.reload.test_rollout import Place, sim
+from tests.ports import free_port
 
 KILLED, FAILED, LONG = -signal.SIGKILL, 1, LAST_PAUSE + 1
 PATIENCE = 20.0

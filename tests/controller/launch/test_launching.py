@@ -21,7 +21,8 @@ from benchmarks.virtual_time import run
 from controller.launch import launcher
 from controller.launch.launcher import Pace
 from controller.launch.tmux import Tmux
-from tests.controller.launch.conftest import SERVER, Workplace, free_port, processes_of, server, shell, tmux
+from tests.controller.launch.conftest import SERVER, Workplace, processes_of, server, shell, tmux
+from tests.ports import free_port
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from controller.launch import preflight
-from tests.controller.launch.conftest import free_port
 from tests.controller.launch.test_plan import UNIT
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import httpx2
 import psutil
 import pytest
 
-from tests.controller.launch.conftest import Workplace, free_port
+from tests.controller.launch.conftest import Workplace
 from tests.controller.launch.test_launching import until
+from tests.ports import free_port
 
 KEY = "sk-of-the-engine-only"
 

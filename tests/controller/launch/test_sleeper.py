@@ -20,8 +20,8 @@ from runtime.engines.control import open_client
 from runtime.gpus import Panel
 from state.database import open_database
 from state.sleep_marks import SleepMarks
-from tests.controller.launch.conftest import free_port
 from tests.controller.residency.fake_gpus import FakeGpus
+from tests.ports import free_port
 from tests.router.gateway import Sim, Spec, engines, write_yaml
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,8 @@ import asyncio
 
 from state.database import open_database
 from state.sleep_marks import Phase, SleepMark, SleepMarks
-from tests.controller.launch.conftest import Workplace, free_port, processes_of
+from tests.controller.launch.conftest import Workplace, processes_of
+from tests.ports import free_port
 
 SIM = "--ttft 0 --tokens-per-second 0 --sleep-seconds 0 --log-level error --enable-sleep-mode"
 

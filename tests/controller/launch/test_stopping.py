@@ -12,7 +12,8 @@ import pytest
 from controller.launch.tmux import Tmux
 from state.database import open_database
 from state.launches import Launches
-from tests.controller.launch.conftest import Workplace, free_port, processes_of, server, shell, tmux
+from tests.controller.launch.conftest import Workplace, processes_of, server, shell, tmux
+from tests.ports import free_port
 
 
 def runs(pid: int) -> bool:

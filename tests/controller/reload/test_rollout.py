@@ -21,8 +21,9 @@ from controller.launch.tmux import Pane
 from controller.launch.unit import ROUTER, SIDECAR
 from controller.reload.operations import Changes
 from controller.reload.rollout import steps_of
-from tests.controller.launch.conftest import Workplace, free_port
+from tests.controller.launch.conftest import Workplace
 from tests.controller.launch.test_plan import OURS, UNIT, record
+from tests.ports import free_port
 
 QUICK = ["--ttft", "0", "--tokens-per-second", "500", "--load-seconds", "0"]
 

@@ -14,10 +14,10 @@ import httpx2
 import pytest
 
 from runtime.downloads import marker
+from tests.ports import free_port
 from tests.router.adapters.stage import LORA, LORA_SGLANG
 from tests.router.adapters.test_sidecars import publish
 from tests.router.gateway import Sim, engines, replica_of, until, write_yaml
-from tests.router.test_program import free_port
 from tests.runtime.downloads.web_server import Web, web
 
 pytestmark = pytest.mark.anyio

@@ -24,9 +24,9 @@ from controller.adapters import backoff
 from controller.adapters.credentials import Credentials
 from runtime.downloads import marker
 from runtime.engines.sim.options import SimOptions
+from tests.ports import free_port
 from tests.router.adapters.stage import BOTH, LORA, applied, artifact, loaded, phase, put, reasons, record, status
 from tests.router.gateway import Gateway, Sim, Spec, engines, gateway, text_of, until
-from tests.router.test_program import free_port
 from tests.runtime.downloads.web_server import Page, Web, web
 from tests.runtime.sidecar.stage import options_for, running
 

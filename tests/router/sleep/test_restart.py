@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.ports import free_port
 from tests.router.gateway import AT_ONCE, is_gibberish, text_of, write_yaml
-from tests.runtime.engines.sim.stage import free_port, readings, value_of
+from tests.runtime.engines.sim.stage import readings, value_of
 
 FLAGS = {"vllm": ["--enable-sleep-mode"], "sglang": ["--dialect", "sglang"]}
 QUICK = ["--ttft", "0", "--tokens-per-second", "0", "--sleep-seconds", "0.5", "--wake-seconds", "0.5"]

@@ -17,8 +17,9 @@ import psutil
 from controller.fleet import watcher
 from controller.fleet.state import State
 from controller.supervisor import policy, sidecars, supervisor
-from tests.controller.launch.conftest import Workplace, free_port
+from tests.controller.launch.conftest import Workplace
 from tests.controller.launch.conftest import workplace as workplace
+from tests.ports import free_port
 from tests.router.gateway import Gateway, gateway_of, until
 
 PACE = "--ttft 0 --tokens-per-second 0 --sleep-seconds 0 --wake-seconds 0 --log-level error --enable-sleep-mode"

@@ -10,7 +10,8 @@ import pytest
 
 from controller.launch.exclusion import alone
 from controller.supervisor import policy, sidecars
-from tests.controller.launch.conftest import Workplace, free_port
+from tests.controller.launch.conftest import Workplace
+from tests.ports import free_port
 from tests.router.gateway import until
 from tests.router.supervision.conftest import Kept, kept, runs, sim
 

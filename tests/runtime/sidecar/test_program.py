@@ -15,7 +15,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests.runtime.engines.sim.stage import free_port, program
+from tests.ports import free_port
+from tests.runtime.engines.sim.stage import program
 
 KILLS = int(os.environ.get("TORPOR_KILLS", "2"))
 

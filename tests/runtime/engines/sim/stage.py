@@ -19,6 +19,7 @@ import httpx2
 
 from runtime.engines.sim.options import SimOptions
 from runtime.engines.sim.server import Served, serving
+from tests.ports import free_port
 
 CAPTURES = Path(__file__).parents[3] / "captures"
 QUICK = SimOptions(
@@ -118,11 +119,6 @@ def sse(text: str) -> list[tuple[str | None, Any]]:
         content = data[1] if data[1] == "[DONE]" else json.loads(data[1])
         events.append((name[1] if name else None, content))
     return events
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
