@@ -8,7 +8,7 @@ import random
 import socket
 
 EACH = 2000
-"""For each of the processes that share the tests. Outgoing connections are given none below 32768: nobody else comes."""
+"""For each of the processes that share the tests, all below 32768: outgoing connections are given none of those."""
 
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 _numbers = itertools.count(random.SystemRandom().randrange(EACH))
