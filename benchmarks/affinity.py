@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cached_replicas import Machine, Outcome, Race
+from benchmarks.columns import aligned
 from benchmarks.conversations import Workload, arrivals
 from router.balancing import POLICIES, Policy, PowerOfTwo, Random
 
@@ -53,17 +54,18 @@ def policy_of(name: str, seed: int) -> Policy:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    lines = [f"  {COLUMNS[0]:<16}" + "".join(f"{column:>13}" for column in COLUMNS[1:])]
-    for one in outcomes:
-        cells = (
+    rows = [
+        (
+            one.policy,
             f"{len(one.ttft)}",
             f"{one.hit_rate:.1%}",
             f"{one.percentile(50) * 1000:.0f}",
             f"{one.percentile(99) * 1000:.0f}",
             f"{one.imbalance:.2f} x",
         )
-        lines.append(f"  {one.policy:<16}" + "".join(f"{cell:>13}" for cell in cells))
-    return "\n".join(lines)
+        for one in outcomes
+    ]
+    return aligned([COLUMNS, *rows], 16, 13, margin="  ")
 
 
 def figures(one: Outcome) -> dict[str, Any]:

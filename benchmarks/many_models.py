@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.columns import aligned
 from benchmarks.sleepers import LeastRecentlyUsed, Outcome, Policy, percentile, simulate
 from benchmarks.visits import Demand, models, visits
 from controller.residency.arbiter import Arbiter
@@ -58,9 +59,9 @@ def compare(
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    lines = [f"{COLUMNS[0]:<11}" + "".join(f"{column:>12}" for column in COLUMNS[1:])]
-    for one in outcomes:
-        cells = (
+    rows = [
+        (
+            one.policy,
             f"{one.requests}",
             f"{one.hit_rate:.1%}",
             f"{one.failed / max(1, one.requests):.1%}",
@@ -70,8 +71,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
             *(f"{percentile(one.waits, percent):.2f}" for percent in (50, 95, 99)),
             f"{percentile(one.steady, 99):.2f}",
         )
-        lines.append(f"{one.policy:<11}" + "".join(f"{cell:>12}" for cell in cells))
-    return "\n".join(lines)
+        for one in outcomes
+    ]
+    return aligned([COLUMNS, *rows], 11, 12)
 
 
 def figures(one: Outcome) -> dict[str, Any]:

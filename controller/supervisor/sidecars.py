@@ -13,12 +13,10 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.journal import Happened
 from controller.supervisor.keeper import LaunchKeeper, sidecars_of
 from controller.supervisor.policy import BUDGET, Row
+from controller.supervisor.rounds import keep_looking
 from controller.supervisor.supervisor import RESTART
-from state.database import StateError
 
 log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 1.0
 
 
 class Course:
@@ -56,7 +54,7 @@ class Sidecars:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep looking while open."""
-        loop = asyncio.create_task(self._run())
+        loop = asyncio.create_task(keep_looking(self.look, "the sidecars"))
         try:
             yield
         finally:
@@ -104,13 +102,3 @@ class Sidecars:
             problem = f"{BUDGET} restarts in a row have not helped: {problem}"
             log.error("%s is given up: %s", name, problem)
             self._fleet.journal.tell(Happened.GIVEN_UP, model, name, detail=problem)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except StateError as broken:
-                log.error("%s", broken)
-            except Exception:
-                log.exception("looking after the sidecars broke")
-            await asyncio.sleep(LOOK_SECONDS)

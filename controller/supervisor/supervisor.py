@@ -18,9 +18,10 @@ from controller.fleet.instance import Instance
 from controller.fleet.journal import Happened
 from controller.fleet.state import AWAKE, Hold, State
 from controller.fleet.transitions import Transitions
+from controller.supervisor import rounds
 from controller.supervisor.keeper import LaunchKeeper
 from controller.supervisor.policy import BUDGET, Row, Signs, hangs
-from state.database import StateError
+from controller.supervisor.rounds import keep_looking
 from state.desired_states import DesiredState, DesiredStates, Wanted
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 RESTART, MANUAL = "restart", "manual"
 """Causes of a start."""
 
-LOOK_SECONDS = 1.0
 
 UP = AWAKE | {State.ASLEEP}
 
@@ -72,7 +72,7 @@ class Supervisor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep looking while open."""
-        loop = asyncio.create_task(self._run())
+        loop = asyncio.create_task(keep_looking(self.look, "the engines' processes"))
         try:
             yield
         finally:
@@ -166,16 +166,6 @@ class Supervisor:
 
     # -- by itself -----------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except StateError as broken:
-                log.error("%s", broken)
-            except Exception:
-                log.exception("looking after the engines' processes broke")
-            await asyncio.sleep(LOOK_SECONDS)
-
     def _let_lie(self, transitions: Transitions, desired: DesiredState) -> None:
         instance = transitions.instance
         if instance.state is State.STOPPED and instance.hold is not Hold.BY_HAND:
@@ -239,7 +229,7 @@ class Supervisor:
                 await self._fail(transitions, f"it could not be started: {refused}")
         except FleetError as refused:  # no room now
             log.info("%s is not started again yet: %s", instance.name, refused)
-            self._of(instance).due = instance.clock() + (refused.retry_after or LOOK_SECONDS)
+            self._of(instance).due = instance.clock() + (refused.retry_after or rounds.LOOK_SECONDS)
 
     async def _replace(self, transitions: Transitions, reason: str) -> None:
         instance = transitions.instance

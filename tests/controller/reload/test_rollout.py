@@ -125,10 +125,8 @@ def test_only_what_must_is_started_anew_and_no_request_fails(workplace: Workplac
     assert "nothing has changed" in place.do("plan")[1]
 
 
-@pytest.mark.parametrize("pinned", [False, True])
-def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplace, pinned: bool) -> None:
-    """An idle one leaves for it, and it sleeps again; if nobody may leave, its next request is to start it."""
-    place = Place(workplace)
+def three_with_room_for_two(pinned: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Models and sections of the YAML. ``pinned``: two of them."""
     models = [sim(name, name, free_port(), gpus=[0], memory_gib=30) for name in "abc"]
     sections = {
         "gpus": {0: {"memory_gib": 64}},
@@ -136,6 +134,14 @@ def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplac
         "sleep_manager": {"drain_timeout_seconds": 1 if pinned else 10, "min_sleep_duration": 0},
         "models": {name: {"pinned": pinned} for name in "ab"},
     }
+    return models, sections
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplace, pinned: bool) -> None:
+    """An idle one leaves for it, and it sleeps again; if nobody may leave, its next request is to start it."""
+    place = Place(workplace)
+    models, sections = three_with_room_for_two(pinned)
     models[2]["start"] = "asleep"
     place.write(*models, sections=sections)
     assert place.do("up", only=[], wait=True)[0] == 0
@@ -159,13 +165,7 @@ def test_one_that_sleeps_is_started_anew_where_there_is_room(workplace: Workplac
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_new_one_is_started_where_there_is_room(workplace: Workplace, pinned: bool) -> None:
     place = Place(workplace)
-    models = [sim(name, name, free_port(), gpus=[0], memory_gib=30) for name in "abc"]
-    sections = {
-        "gpus": {0: {"memory_gib": 64}},
-        "residency": {"min_awake_seconds": 0},
-        "sleep_manager": {"drain_timeout_seconds": 1 if pinned else 10, "min_sleep_duration": 0},
-        "models": {name: {"pinned": pinned} for name in "ab"},
-    }
+    models, sections = three_with_room_for_two(pinned)
     place.write(*models[:2], sections=sections)
     assert place.do("up", only=[], wait=True)[0] == 0
     place.write(*models, sections=sections)

@@ -16,7 +16,7 @@ import psutil
 
 from controller.fleet import watcher
 from controller.fleet.state import State
-from controller.supervisor import policy, sidecars, supervisor
+from controller.supervisor import policy, rounds
 from tests.controller.launch.conftest import Workplace
 from tests.controller.launch.conftest import workplace as workplace
 from tests.ports import free_port
@@ -68,8 +68,7 @@ async def kept(workplace: Workplace, *, up: bool = True) -> AsyncIterator[Kept]:
         await asyncio.to_thread(workplace.up)
     looks = dict.fromkeys(watcher.LOOK_SECONDS, 0.05)
     with (
-        mock.patch.object(supervisor, "LOOK_SECONDS", 0.05),
-        mock.patch.object(sidecars, "LOOK_SECONDS", 0.05),
+        mock.patch.object(rounds, "LOOK_SECONDS", 0.05),
         mock.patch.object(watcher, "LOOK_SECONDS", looks),
         mock.patch.object(policy, "FIRST_PAUSE", 0.05),
     ):
