@@ -67,6 +67,7 @@ class Fleet:
         self._hosts: list[Callable[[Transitions], None]] = [self._share]
         self.has_predecessor = False
         self._watching: dict[Transitions, asyncio.Task[None]] | None = None
+        self._hurried: set[Instance] = set()
         self._held: dict[str, asyncio.Event] = {}
         self.apply(config)
 
@@ -231,7 +232,7 @@ class Fleet:
         self._watching[transitions] = asyncio.create_task(work)
 
     def _watcher(self, transitions: Transitions) -> Watcher:
-        return Watcher(transitions, self.instances.values())
+        return Watcher(transitions, self.instances.values(), self._hurried)
 
     async def _look_now(self, transitions: Transitions) -> None:
         watcher = self._watcher(transitions)

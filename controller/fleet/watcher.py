@@ -40,12 +40,13 @@ def look_pause(wanted: float, fleet: int, hurried: int) -> float:
 
 
 class Watcher:
-    """``fleet``: all instances, this one among them."""
+    """``fleet``: all instances, this one among them. ``hurried``: those not steady, as all watchers last found."""
 
-    def __init__(self, transitions: Transitions, fleet: Collection[Instance]) -> None:
+    def __init__(self, transitions: Transitions, fleet: Collection[Instance], hurried: set[Instance]) -> None:
         self._transitions = transitions
         self._instance = transitions.instance
         self._fleet = fleet
+        self._hurried = hurried
         self._silence = Silence()
         self._served = 0
         self._changed = asyncio.Event()
@@ -59,6 +60,7 @@ class Watcher:
                 await self.look()
         finally:
             self._instance.watchers.remove(self._changed.set)
+            self._hurried.discard(self._instance)
 
     async def _rest(self, share: float) -> None:
         """Until the next look is due: sooner, if it comes into a state in which it is looked at more often."""
@@ -87,10 +89,12 @@ class Watcher:
             log.exception("looking at %s broke", self._instance.name)
 
     def _pause(self) -> float:
-        wanted, hurried = wanted_pause(self._instance), 0
+        wanted = wanted_pause(self._instance)
         if wanted < STEADY_SECONDS:
-            hurried = sum(wanted_pause(one) < STEADY_SECONDS for one in self._fleet)
-        return look_pause(wanted, len(self._fleet), hurried)
+            self._hurried.add(self._instance)
+        else:
+            self._hurried.discard(self._instance)
+        return look_pause(wanted, len(self._fleet), len(self._hurried))
 
     async def _observe(self) -> None:
         instance, served = self._instance, self._served

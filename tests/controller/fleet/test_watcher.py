@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from controller.fleet.circuit import FAILURES, FIRST_PAUSE, Circuit
+from controller.fleet.instance import Instance
 from controller.fleet.silence import HUNG_SECONDS, MUTE_SECONDS
 from controller.fleet.state import State
 from controller.fleet.watcher import Watcher
 from tests.controller.fleet.stage import Stage, late
+from tests.router.gateway import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
@@ -22,7 +26,7 @@ class Clock:
 
 
 def watcher_of(stage: Stage) -> Watcher:
-    return Watcher(stage.transitions, [stage.instance])
+    return Watcher(stage.transitions, [stage.instance], set())
 
 
 def circuit(stage: Stage) -> Circuit:
@@ -127,3 +131,22 @@ async def test_answers_do_not_spare_a_look_at_one_that_sleeps(stage: Stage) -> N
     stage.engine.asleep = False
     await watcher.look()
     assert stage.state is State.READY
+
+
+async def test_watchers_know_of_each_other_whose_instances_are_not_steady() -> None:
+    """However many fail at once: each watcher counts its own in and out, and none counts them all."""
+    stages = [Stage(name=f"number {number}") for number in range(3)]
+    fleet, hurried = [one.instance for one in stages], set[Instance]()
+    tasks = [asyncio.create_task(Watcher(one.transitions, fleet, hurried).run()) for one in stages]
+    await asyncio.sleep(0)
+    assert hurried == set()
+    fleet[0].enter_failed("gone")
+    for _ in range(FAILURES):
+        fleet[1].failed("it answered 500")
+    await until(lambda: hurried == {fleet[0], fleet[1]})
+    fleet[0].enter_ready()
+    await until(lambda: hurried == {fleet[1]})
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert hurried == set()
