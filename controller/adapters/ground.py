@@ -102,9 +102,9 @@ class Ground:
         sidecar = self._beside(instance, key) if record.spec.is_fetched else None
         return engine if sidecar is None else Delegate(engine, sidecar)
 
-    async def fetch(self, record: Record, instances: Sequence[str]) -> str:
+    async def fetch(self, record: Record, instances: Sequence[Instance]) -> str:
         """The folder with its artefact, for these to load. Raises what ``Artifacts.get`` does."""
-        found = [self._beside(self.fleet.instances[name], None) for name in instances]
+        found = [self._beside(instance, None) for instance in instances]
         sidecars = [one for one in found if one is not None]
         return await self.artifacts.get(record.name, record.spec, sidecars, record.watch)
 
@@ -120,6 +120,14 @@ class Ground:
         """The adapters that are to be on it."""
         return [one for one in self.records.values() if (place := one.places.get(instance.name)) and place.chosen]
 
+    def has(self, instance: Instance) -> bool:
+        """Whether it is in the configuration still; one that left is not whoever has its name now."""
+        return self.fleet.instances.get(instance.name) is instance
+
+    async def process(self, instance: Instance) -> str | None:
+        """The identity of its process; None where it is not known, or it has left."""
+        return await self.fleet.transitions[instance.name].process() if self.has(instance) else None
+
     async def forgive_restarted(self, instance: Instance, *, came_up: bool) -> None:
         """A new process may well do what the old one would not. Where it is not known, one that ``came_up`` is new."""
         failed = [
@@ -127,7 +135,9 @@ class Ground:
         ]
         if not failed:
             return
-        process = await self.fleet.transitions[instance.name].process()
+        process = await self.process(instance)
+        if not self.has(instance):
+            return
         for record in failed:
             before = record.places[instance.name].tries.process
             known = process is not None and before is not None

@@ -74,10 +74,11 @@ class Loading:
         record.say(phases.ready(name))
 
     async def failed(self, record: Record, instance: Instance, error: Exception) -> None:
-        """Note one more failure on ``instance``."""
-        place = record.place(instance.name)
-        process = await self._ground.fleet.transitions[instance.name].process()
-        again = retriable(error)
+        """Note one more failure on ``instance``, if it has not left."""
+        process = await self._ground.process(instance)
+        if not self._ground.has(instance):
+            return
+        place, again = record.place(instance.name), retriable(error)
         place.tries = backoff.failed(place.tries, self._ground.wall(), str(error), process, retriable=again)
         if not place.tries.used_up:
             record.tell(WARNING, "LoadingError", f"pod {instance.name}: {error}")

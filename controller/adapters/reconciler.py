@@ -119,8 +119,12 @@ class Reconciler:
 
     # -- loading -------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, record: Record, instances: Sequence[str]) -> None:
-        wanted = record.spec
+    def _there(self, names: Sequence[str]) -> list[Instance]:
+        """As the step was decided all are. While it is taken any may leave, and somebody else have its name."""
+        return [self._ground.fleet.instances[name] for name in names]
+
+    async def _fetch(self, record: Record, names: Sequence[str]) -> None:
+        wanted, instances = record.spec, self._there(names)
         self._loads(record, f"Fetching {wanted.shown()['artifactURL']}")
         await self.save(record)
         try:
@@ -131,9 +135,9 @@ class Reconciler:
             if folder is not None and record.spec is wanted:
                 record.artifact = folder
 
-    async def _look(self, record: Record, instances: Sequence[str]) -> None:
+    async def _look(self, record: Record, names: Sequence[str]) -> None:
         """Fetch what the source holds by now, if that is something else. If it cannot be, what there is stays."""
-        wanted = record.spec
+        wanted, instances = record.spec, self._there(names)
         try:
             folder = await self._unless_superseded(record, instances)
         except MISHAPS as error:
@@ -148,7 +152,7 @@ class Reconciler:
         record.forgive()
         record.tell(NORMAL, "ArtifactChanged", "The source holds something else now, which takes the old one's place")
 
-    async def _unless_superseded(self, record: Record, instances: Sequence[str]) -> str | None:
+    async def _unless_superseded(self, record: Record, instances: Sequence[Instance]) -> str | None:
         """The folder, with an adapter for the base; None when something else is wanted before it is whole."""
         record.superseded.clear()
         record.looked_at = self._ground.wall()
@@ -164,14 +168,14 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(fetching, superseded, return_exceptions=True)
             record.progress = None
-        base = self._ground.fleet.instances[instances[0]].config
+        base = instances[0].config
         await self._ground.artifacts.check(folder, (base.spec.model, *base.names), None)
         return folder
 
-    async def _fetch_failed(self, record: Record, instances: Sequence[str], error: Exception) -> None:
+    async def _fetch_failed(self, record: Record, instances: Sequence[Instance], error: Exception) -> None:
         """It counts as a try on those it was fetched for. What no repetition mends leaves no candidate."""
-        for name in instances:
-            await self._loading.failed(record, self._ground.fleet.instances[name], error)
+        for instance in instances:
+            await self._loading.failed(record, instance, error)
         if not retriable(error):
             for instance in self._ground.candidates(record):
                 place = record.place(instance.name)

@@ -14,6 +14,7 @@ import random
 import selectors
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from controller.adapters.delegate import Sidecar
 from controller.adapters.ground import Ground
 from controller.adapters.spec import AdapterSpec
 from controller.config.load import load
+from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet.adapter_route import AdapterRoute
 from controller.fleet.fleet import Fleet
@@ -328,6 +330,20 @@ class Stage:
 
     def reasons(self, name: str) -> list[str]:
         return [entry.reason for entry in self.store.happened.get(name, [])]
+
+    def reload(self, names: str, renewed: str = "") -> None:
+        """From now on the configuration has just these. ``renewed``: those that are others, of the same name."""
+        instances = tuple(one for one in self._config.instances if one.name in names)
+        self.wait_for(self._reload(replace(self._config, instances=instances), renewed))
+
+    async def _reload(self, config: Config, renewed: str) -> None:
+        left = self.fleet.apply(config, renewed)
+        for gone in left:
+            gone.instance.retire()
+            self.engines[gone.instance.name].loaded.clear()
+        await self.controller.declare({})
+        for gone in left:
+            await gone.aclose()
 
     def crash(self, name: str) -> None:
         """It is gone, and that is noticed."""

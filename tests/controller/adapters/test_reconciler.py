@@ -348,6 +348,36 @@ def test_what_is_fetched_is_called_off_by_another_wish(stage: Stage) -> None:
     assert stage.path("sql", V1) not in stage.artifacts.whole
 
 
+@pytest.mark.parametrize("trouble", [None, LATER, NEVER])
+@pytest.mark.parametrize("of", ["the source", "the engine"])
+@pytest.mark.parametrize(("stay", "renewed"), [("b", ""), ("ab", "a")])
+def test_an_instance_may_leave_at_any_moment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stay: str, renewed: str, of: str, trouble: str | None
+) -> None:
+    """Whatever is under way for it: another takes its place, or it is told why none can."""
+    for hundredths in range(0, 100, 2):
+        stage = Stage(tmp_path, "ab")
+        stage.run(6)
+        if of == "the source":
+            stage.artifacts.trouble = trouble
+        else:
+            stage.engines["a"].trouble = trouble
+        stage.put("sql", V1, replicas=1)
+        stage.run(hundredths / 100)
+        stage.reload(stay, renewed)
+        if of == "the source" and trouble == NEVER:
+            stage.run(3)
+            assert (phase(stage), stage.artifacts.fetches) == (Phase.FAILED, 1)
+        else:
+            stage.artifacts.trouble = stage.engines["a"].trouble = None
+            stage.run(10)
+            (there,) = stage.controller.get("sql").loaded
+            assert phase(stage) is Phase.RUNNING
+            assert there in stay and there in has(stage)
+        stage.close()
+    assert "broke" not in caplog.text
+
+
 @pytest.mark.parametrize("again", ["applied", "by the clock"])
 def test_a_source_that_holds_something_else_takes_the_old_ones_place(tmp_path: Path, again: str) -> None:
     """Under a path of its own, on one instance after the other, and it goes on being served meanwhile."""
