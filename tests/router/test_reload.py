@@ -16,6 +16,7 @@ from controller.fleet.state import State
 from router.reload import Reload
 from tests.router.adapters.stage import LORA, applied, artifact
 from tests.router.gateway import VLLM, Gateway, Spec, code_of, codes_of, engines, gateway, replica_of, until, write_yaml
+from tests.router.proxy.scripted import Received, answer, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -137,22 +138,34 @@ async def test_who_comes_serves_and_who_goes_finishes(tmp_path: Path) -> None:
 
 async def test_limits_change_under_those_who_wait(tmp_path: Path) -> None:
     """Raised: who waits has a place at once. Lowered: no place is given until there are few enough. Gone: all go."""
-    async with stage(tmp_path, Spec("one", SLOW), models={"one": {"max_in_flight": 1}}) as (gateway, _, reloaded):
+    may_end = asyncio.Semaphore(0)
+
+    async def script(_: Received, writer: asyncio.StreamWriter) -> None:
+        await may_end.acquire()
+        writer.write(answer(b"{}"))
+
+    async with scripted(tmp_path, script, models={"one": {"max_in_flight": 1}}) as (gateway, _):
+        one = gateway.sims["one"]
 
         async def limit(places: int | None) -> None:
-            await reloaded(models={"one": {"max_in_flight": places}} if places else {})
+            write_yaml(tmp_path, [one.spec.entry(one.url)], models={"one": {"max_in_flight": places}} if places else {})
+            assert (await gateway.client.post("/admin/reload")).status_code == 200
 
-        asked = [asyncio.create_task(gateway.complete("one", max_tokens=40)) for _ in range(6)]
+        asked = [asyncio.create_task(gateway.complete("one")) for _ in range(6)]
         queue = gateway.live.queues["one"]
         await until(lambda: (queue.in_flight, len(queue.waiters)) == (1, 5))
         await limit(3)
         assert (queue.in_flight, len(queue.waiters)) == (3, 3)
         await limit(1)
+        for _ in range(2):
+            may_end.release()
         await until(lambda: queue.in_flight == 1)
-        assert queue.waiters
+        assert len(queue.waiters) == 3
         await limit(None)
         assert not queue.waiters
         assert gateway.live.queues == {}
+        for _ in range(4):
+            may_end.release()
         assert codes_of(await asyncio.gather(*asked)) == {200}
         assert (gateway.in_flight, queue.in_flight) == (0, 0)
 
@@ -203,13 +216,21 @@ async def test_out_of_service_and_back(tmp_path: Path) -> None:
 
 async def test_what_stays_busy_stays_in_service(tmp_path: Path) -> None:
     """409, and its request, and those that came meanwhile, are answered."""
-    async with stage(tmp_path, Spec("one", SLOW)) as (gateway, _, __):
-        running = asyncio.create_task(gateway.complete("one", max_tokens=100))
-        await until(lambda: gateway.sims["one"].running == 1)
-        refused = await gateway.client.post("/admin/drain/one", params={"seconds": 0.05})
-        assert code_of(refused) == (409, "still_busy")
-        assert (await gateway.complete("one")).status_code == 200
-        assert (await running).json()["usage"]["completion_tokens"] == 100
+    refused = asyncio.Event()
+
+    async def script(_: Received, writer: asyncio.StreamWriter) -> None:
+        await refused.wait()
+        writer.write(answer(b"{}"))
+
+    async with scripted(tmp_path, script) as (gateway, engine):
+        asked = [asyncio.create_task(gateway.complete("one"))]
+        await until(lambda: len(engine.received) == 1)
+        draining = asyncio.create_task(gateway.client.post("/admin/drain/one", params={"seconds": 0.2}))
+        await until(lambda: gateway.state("one") is State.STARTING)
+        asked.append(asyncio.create_task(gateway.complete("one")))
+        assert code_of(await draining) == (409, "still_busy")
+        refused.set()
+        assert codes_of(await asyncio.gather(*asked)) == {200}
 
 
 async def test_nobody_looks_at_what_is_out_of_service_for_ever(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from tests.router.gateway import PATIENCE
 from tests.router.proxy.scripted import Raw, Script, Scripted
 
@@ -57,8 +57,7 @@ async def program(folder: Path, script: Script | bytes, files: int = 1024, **rou
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     instance = {"model": "one", "engine": "openai", "url": url}
     file.write_text(json.dumps({"router": router, "instances": [instance]}))  # JSON is YAML
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with log.open("wb") as sink:
         command = f'ulimit -n {files}; exec "$0" -m router --config {file} --port {port}'
         process = await asyncio.create_subprocess_exec("bash", "-c", command, sys.executable, stderr=sink)
