@@ -23,9 +23,9 @@ from controller.config.model import Config
 from controller.config.schema import LaunchSection
 from controller.doctor.examination import Examination
 from controller.launch import report
+from controller.launch.display import say
 from controller.launch.exclusion import AtWork
 from controller.launch.operations import Operations, UnknownName, kill_sessions, sessions_of
-from controller.launch.progress import say
 from controller.launch.tmux import Tmux, TmuxError
 from controller.reload.operations import Changes
 from state.database import StateError

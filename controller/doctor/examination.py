@@ -14,9 +14,9 @@ from controller.config.model import Instance
 from controller.doctor.finding import Facts, Level, Program
 from controller.doctor.judgement import judge
 from controller.launch import report
+from controller.launch.display import say
 from controller.launch.operations import FAILED, OK, Operations
 from controller.launch.preflight import missing_program, module_of, port_taken
-from controller.launch.progress import say
 from controller.launch.tmux import TmuxError
 from controller.launch.unit import Unit
 from runtime.address import is_loopback

@@ -16,11 +16,11 @@ from controller.config.model import FRONTEND, Config
 from controller.config.schema import LaunchSection
 from controller.fleet.keeper import Rest
 from controller.launch import logs, orphans, plan, process_tree, report
+from controller.launch.display import progress, say
 from controller.launch.environment import marker
 from controller.launch.exclusion import alone
 from controller.launch.launcher import Launcher, Outcome, State
 from controller.launch.orphans import Orphan
-from controller.launch.progress import progress, say
 from controller.launch.sessions import close_session
 from controller.launch.sleeper import Sleeper
 from controller.launch.succession import NothingToRenew

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from controller.config.model import FRONTEND, Config, Instance
 from controller.launch import plan
+from controller.launch.display import say
 from controller.launch.environment import MARKER
-from controller.launch.progress import say
 from controller.launch.survey import Row
 from controller.launch.tmux import Pane
 from controller.launch.unit import Additions, Unit, router_url, sleep_additions

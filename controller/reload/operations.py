@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from controller.config.model import FRONTEND
 from controller.launch import report
+from controller.launch.display import say
 from controller.launch.operations import BY, FAILED, OK, Operations, Tools, close_sessions
-from controller.launch.progress import say
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane
 from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway

@@ -18,7 +18,7 @@ from controller.fleet.keeper import Rest
 from controller.launch import plan
 from controller.launch.exclusion import AtWork, alone
 from controller.launch.launcher import Launcher, State
-from controller.launch.progress import Silence
+from controller.launch.progress import Progress
 from controller.launch.sleeper import Sleeper
 from controller.launch.survey import Survey
 from controller.launch.tmux import Tmux, TmuxError
@@ -168,7 +168,7 @@ class LaunchKeeper:
         alone_in_it = replace(self._fleet.config, instances=(self._instance(name),))
         survey = Survey(alone_in_it, [unit], self._tmux, self._client, self._marks)
         sleeper = Sleeper(alone_in_it, self._client, self._marks, Panel(Nvml()))
-        return unit, Launcher(alone_in_it, survey, self._tmux, self._launches, sleeper, Silence())
+        return unit, Launcher(alone_in_it, survey, self._tmux, self._launches, sleeper, Progress())
 
 
 def sidecars_of(config: Config) -> Mapping[str, Instance]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from controller.launch.progress import Lines, LiveTable, progress
+from controller.launch.display import Lines, LiveTable, progress
 
 
 def test_lines_where_nobody_looks() -> None:
