@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.inherit is None:
         logs.begin(options.log_level)
         return keep(words)
+    gc.disable()  # until it serves: what is loaded now stays
     from router.gateway import work  # all that a gateway needs is loaded in its own process only
 
     return work(options)

@@ -120,6 +120,7 @@ def _spare_collector() -> None:
     """What is there by now stays: to look through all of it again and again would hold up everybody's tokens."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(10_000, 20, 50)
 
 

@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from state.tables import REVISION
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +92,9 @@ async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
             if parsed.drivername.startswith("sqlite") and parsed.database and not parsed.query:
                 sqlite3.connect(parsed.database).close()  # aiosqlite's thread outlives a file it cannot open
             async with engine.begin() as connection:
-                await connection.run_sync(migrate)
+                await connection.run_sync(migrate, shown)
         except (SQLAlchemyError, sqlite3.Error, OSError) as broken:
             raise StateError(f"cannot use the state database {shown}: {_reason(broken)}") from broken
-        except CommandError as newer:
-            raise StateError(f"the state database {shown} is of a newer Torpor than this one: {newer}") from newer
         yield engine
     finally:
         await engine.dispose()
@@ -108,14 +105,29 @@ def _reason(error: Exception) -> str:
     return str(error.orig) if isinstance(error, DBAPIError) else str(error)
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, shown: str) -> None:
     """Bring the schema up to date. Safe to run by two processes at once: the second finds nothing to do."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if _revision(connection) == REVISION:
+        return
+    from alembic import command  # a sixth of a gateway's start, and of use but once a release
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as newer:
+        raise StateError(f"the state database {shown} is of a newer Torpor than this one: {newer}") from newer
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

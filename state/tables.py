@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, String, Table
 
+REVISION = "0005"
+"""The migration that made them so."""
+
 metadata = MetaData()
 
 sleep_marks = Table(

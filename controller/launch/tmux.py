@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-import libtmux
-from libtmux import exc
-
 HISTORY_LINES = 100_000
 WIDTH, HEIGHT = 200, 50
 FIELDS = (
@@ -80,9 +77,6 @@ class Pane:
 
 class Tmux:
     """The user's tmux server, at the default socket (below ``TMUX_TMPDIR`` if set), inside of tmux and outside."""
-
-    def __init__(self) -> None:
-        self._server = libtmux.Server(socket_name="default")
 
     def panes(self) -> tuple[Pane, ...]:
         """Every pane there is. None when no server runs, which is normal."""
@@ -158,8 +152,10 @@ class Tmux:
                 raise
 
     def _run(self, command: str, *words: str) -> list[str]:
+        from libtmux import Server, exc  # a gateway needs it when something has crashed, and not to start
+
         try:
-            done = self._server.cmd(command, *words)
+            done = Server(socket_name="default").cmd(command, *words)
         except exc.TmuxCommandNotFound:
             raise TmuxMissing from None
         if done.returncode or done.stderr:

@@ -65,6 +65,22 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_gateway_starts_without_what_only_launchers_and_new_releases_need(tmp_path: Path) -> None:
+    """Whoever replaces one that died has clients waiting."""
+    opening = f"""
+import asyncio, sys, router.gateway
+from state.database import open_database
+
+async def main():
+    async with open_database("sqlite:///{tmp_path}/s.db"):
+        print(sorted({{"alembic", "libtmux", "rich"}} & set(sys.modules)))
+
+asyncio.run(main())
+"""
+    starts = [subprocess.check_output([sys.executable, "-c", opening], text=True, timeout=30) for _ in range(2)]
+    assert starts == ["['alembic']\n", "[]\n"]
+
+
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     """Exit code 1 before anything else is touched: there is no database afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -20,7 +20,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from state.database import StateError, open_database, reading, writing
-from state.tables import metadata
+from state.tables import REVISION, metadata
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +54,7 @@ async def test_migrations_make_the_tables(tmp_path: Path) -> None:
 
     async with open_database(f"sqlite:///{tmp_path}/s.db") as database, database.connect() as connection:
         assert await connection.run_sync(differences) == []
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar() == REVISION
 
 
 async def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:
