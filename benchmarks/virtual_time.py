@@ -20,16 +20,28 @@ class NothingLeft(Exception):
     """Who is waited for waits for something that will never happen."""
 
 
+class NeverLater(Exception):
+    """Something is done again and again, and no time passes over it."""
+
+
+MOST_ROUNDS = 50_000
+"""At one and the same time."""
+
+
 class _Jump(selectors.SelectSelector):
     """Instead of waiting, it makes it later."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise NothingLeft
+        self._rounds = 0 if timeout > 0 else self._rounds + 1
+        if self._rounds > MOST_ROUNDS:
+            raise NeverLater(f"at {self.now} seconds")
         self.now += max(0.0, timeout)
         return []
 

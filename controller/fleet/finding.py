@@ -86,7 +86,7 @@ class Finding:
         instance = self.instance
         if not await self._engine.healthy():
             gone = await self._forget_if_gone()
-            if await self._origin.starting():
+            if not await self._has_slept() and await self._origin.starting():
                 instance.enter_starting("it is starting")
             elif (rest := await self.keeper.rest(instance.name)) is not None:
                 self._wake = None
@@ -105,6 +105,7 @@ class Finding:
         elif asleep:
             mark = replace(mark or self._marks.found_asleep(), phase=Phase.ASLEEP, process=await self._origin.process())
             await self._marks.confirm(mark)
+            await self._origin.was_ready()
             instance.enter_asleep(mark)
         else:
             slept = mark is not None or instance.state is State.ASLEEP
@@ -149,6 +150,11 @@ class Finding:
         except EngineError:
             pass
         return False
+
+    async def _has_slept(self) -> bool:
+        """Whether the process that listens there has been asleep, and so ready before, if under another gateway."""
+        mark = await self._marks.find()
+        return mark is not None and mark.process is not None and mark.process == await self._origin.process()
 
     async def _sleeps(self, mark: SleepMark | None) -> bool | None:
         """Whether an engine that is up sleeps: by its own word, else by its mark."""

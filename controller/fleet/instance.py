@@ -12,7 +12,7 @@ from controller.config.model import Instance as InstanceConfig
 from controller.fleet.admission import View
 from controller.fleet.circuit import Breaker
 from controller.fleet.journal import Happened, Journal
-from controller.fleet.state import AWAKE, Hold, State
+from controller.fleet.state import AWAKE, NOT_ASLEEP, Hold, State
 from controller.residency.footprint import Footprint
 from runtime.engines.base import Engine
 from state.sleep_marks import SleepMark
@@ -82,6 +82,7 @@ class Instance:
         self.breaker = Breaker()
         self.troubled = False  # as the breaker says; asked for every request
         self.level = 0
+        self.maybe_asleep = True  # or on the way into sleep, or out of it: nobody has told that it is not
         self.cause = ""
         self.asleep_since = 0.0  # wall: it may be from before this process
         self.abandoned_at = float("-inf")
@@ -335,6 +336,7 @@ class Instance:
     def _remember(self, mark: SleepMark) -> None:
         self.level, self.cause, self.asleep_since, self.process = mark.level, mark.cause, mark.since, mark.process
         self._slept_before, self._known_asleep_at = max(0.0, self.wall() - mark.since), self.clock()
+        self.maybe_asleep = True
 
     def _enter(self, state: State) -> None:
         """Tell whoever waits even if nothing changed: they may wait for a look that found the same."""
@@ -344,6 +346,8 @@ class Instance:
         self.gone = False
         if state not in AWAKE:
             self.silent_since = None
+        if state in NOT_ASLEEP:
+            self.maybe_asleep = False
         if state is not State.DRAINING and self._drain is not None:
             self._drain.called_off = True
             self._drain.changed.set()

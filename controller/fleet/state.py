@@ -34,3 +34,5 @@ class Hold(StrEnum):
 
 AWAKE = frozenset({State.READY, State.DRAINING})
 SLEEPING = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})
+NOT_ASLEEP = frozenset({State.READY, State.STARTING, State.STOPPED})
+"""In the others it depends on what was before."""

@@ -227,7 +227,7 @@ class Arbiter:
 
     def _wish(self, entry: Waiting) -> Wish | None:
         now = self._now()
-        views = {one.name: (one, one.view(now)) for one in entry.among if one.state in ASIDE}
+        views = {one.name: (one, one.view(now)) for one in entry.among if one.state in ASIDE and not one.hold}
         by_request = entry.cause == REQUEST
         needs = {
             name: tenants.footprint_of(one).awake

@@ -12,23 +12,21 @@ from controller.fleet.state import State
 from controller.residency.footprint import Footprint
 from controller.residency.memory import NOTHING, Memory, larger, total
 
-MOVING = frozenset({State.ASLEEP, State.WAKING, State.FALLING_ASLEEP})
-"""On the way from one amount to the other: its weights are in the host until they are back on its GPUs."""
 
-MAY_MOVE = frozenset({State.DRAINING, State.UNKNOWN})
-"""The same, if it is known at which level."""
+def held(
+    footprint: Footprint, state: State, level: int, *, maybe_asleep: bool, granted: bool = False, gone: bool = False
+) -> Memory:
+    """``level``: of its sleep, or of the one it drains for; 0 if that is not known, or its process is to end.
 
-
-def held(footprint: Footprint, state: State, level: int, *, granted: bool, gone: bool) -> Memory:
-    """``level``: of its sleep, of the one it drains for, or of the one a gateway before told it of; 0 if not known.
-
+    ``maybe_asleep``: it is, or is on the way into sleep or out of it, or nobody knows. Weights that come back from the
+    host are there until all of them have arrived.
     ``granted``: it may take its memory, and is about to. ``gone``: nobody listens at its address any more.
     """
     if state is State.STOPPED or (state is State.FAILED and gone):
         return footprint.awake if granted else NOTHING
     if state is State.ASLEEP and not granted:
         return footprint.at(level)
-    if state in MOVING or (state in MAY_MOVE and level):
+    if maybe_asleep or (state is State.DRAINING and level):
         return larger(footprint.awake, footprint.at(level))
     return footprint.awake
 

@@ -25,15 +25,19 @@ class Ledger:
             del self._grounds[name]
             self._add(self._held.pop(name), -1)
         for name, one in instances.items():
-            grounds = (one.state, one.level, one.gone, name in granted, one.config.footprint, one.measured)
+            taken = name in granted
+            grounds = (one.state, one.level, one.maybe_asleep, one.gone, taken, one.config.footprint, one.measured)
             if self._grounds.get(name) != grounds:
                 self._grounds[name] = grounds
                 self._add(self._held.get(name, {}), -1)
-                amount = held(footprint_of(one), one.state, one.level, granted=name in granted, gone=one.gone)
-                self._held[name] = amount
-                self._add(amount, 1)
+                self._held[name] = _held(one, granted=taken)
+                self._add(self._held[name], 1)
         return Books(capacity, dict(self._held), dict(self._used))
 
     def _add(self, amount: Memory, sign: int) -> None:
         for place, size in amount.items():
             self._used[place] = self._used.get(place, 0) + sign * size
+
+
+def _held(one: Instance, *, granted: bool) -> Memory:
+    return held(footprint_of(one), one.state, one.level, maybe_asleep=one.maybe_asleep, granted=granted, gone=one.gone)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from benchmarks.virtual_time import NothingLeft, VirtualLoop, run
+from benchmarks.virtual_time import NeverLater, NothingLeft, VirtualLoop, run
 
 
 def test_hours_pass_in_order() -> None:
@@ -44,6 +44,19 @@ def test_who_waits_for_ever_is_told() -> None:
     """Instead of hanging."""
     with pytest.raises(NothingLeft):
         run(asyncio.Event().wait())
+
+
+def test_who_does_the_same_again_and_again_is_told() -> None:
+    """And no time passes over it."""
+    loop = VirtualLoop()
+
+    def again() -> None:
+        loop.call_soon(again)
+
+    again()
+    with pytest.raises(NeverLater, match="at 0"):
+        loop.pass_time(1.0)
+    loop.end()
 
 
 def test_what_is_left_to_a_thread_is_done_in_turn() -> None:

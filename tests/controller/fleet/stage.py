@@ -187,7 +187,7 @@ class FakeOrigin(Origin):
         return self.launching
 
     async def was_ready(self) -> None:
-        pass
+        self.launching = False
 
 
 class Stage:

@@ -110,6 +110,24 @@ async def test_not_there_yet_or_not_any_more(launching: bool, state: State) -> N
     assert stage.instance.state is State.READY
 
 
+@pytest.mark.parametrize(("process", "state"), [("1:100", State.FAILED), ("9:900", State.STARTING)])
+async def test_a_process_that_has_slept_is_not_just_starting(process: str, state: State) -> None:
+    """Though this gateway has never seen it ready: it hangs. A mark of another one says nothing of it."""
+    stage = Stage(state=State.UNKNOWN)
+    stage.mark(Phase.ASLEEP, process)
+    stage.engine.up, stage.origin.launching = False, True
+    await stage.transitions.settle()
+    assert stage.state is state
+
+
+async def test_what_was_found_asleep_has_started() -> None:
+    stage = Stage(state=State.UNKNOWN)
+    stage.mark(Phase.ASLEEP)
+    stage.engine.asleep = stage.origin.launching = True
+    await stage.transitions.settle()
+    assert (stage.state, stage.origin.launching) == (State.ASLEEP, False)
+
+
 async def test_found_out_once() -> None:
     """Whoever asks at the same time joins the one look."""
     stage = Stage(state=State.UNKNOWN)

@@ -483,14 +483,12 @@ class House:
         for name, instance in self.fleet.instances.items():
             engine = self.engines[name]
             self._settle_astray(engine, instance)
-            unknown = instance.state is State.UNKNOWN  # whether it sleeps is being found out
-            if engine.astray or unknown:
+            unsure = instance.state in (State.UNKNOWN, State.FAILED)  # it is taken for awake and asleep
+            if engine.astray or unsure:
                 for place, size in books.held[name].items():
                     allowed[place] = allowed.get(place, 0) + size
             if not engine.astray:
                 for place, size in engine.memory.items():
-                    if place == HOST and unknown:
-                        continue
                     assert size <= books.held[name].get(place, 0), (
                         f"{name} ({instance.state}) holds more of {place} than is written: {engine.steps.happened[-9:]}"
                     )

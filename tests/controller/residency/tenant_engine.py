@@ -185,7 +185,7 @@ class TenantEngine(FakeEngine):
 
     def fall_ill(self) -> None:
         """It is there, and says that it is not well."""
-        self.up, self.astray = False, True
+        self.up = False
 
     def is_woken(self) -> None:
         """By somebody else."""

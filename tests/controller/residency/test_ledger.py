@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet.instance import Instance
 from controller.fleet.state import State
-from controller.residency.books import Books, held
+from controller.residency.books import Books
 from controller.residency.footprint import Footprint
 from controller.residency.ledger import Ledger
-from controller.residency.tenants import footprint_of
 from tests.controller.fleet.stage import FakeEngine, Steps, config_of
 
 NAMES = ("a", "b", "c")
@@ -37,14 +36,12 @@ def test_after_whatever_has_changed(data: st.DataObject) -> None:
             there.pop(name, None)
         one = there.setdefault(name, instance(name))
         one.state, one.level = data.draw(st.sampled_from(State)), data.draw(st.integers(0, 2))
+        one.maybe_asleep = data.draw(st.booleans())
         one.gone, one.measured = data.draw(st.booleans()), data.draw(st.none() | FOOTPRINTS)
         if data.draw(st.booleans()):
             del there[name]
         granted = data.draw(st.sets(st.sampled_from(NAMES)))
         books = ledger.books(there, {"gpu0": 80}, granted)
-        amounts = {
-            name: held(footprint_of(one), one.state, one.level, granted=name in granted, gone=one.gone)
-            for name, one in there.items()
-        }
-        assert books.held == amounts
-        assert {place: size for place, size in books.used.items() if size} == Books.of({}, amounts).used
+        anew = Ledger().books(there, {"gpu0": 80}, granted)
+        assert books.held == anew.held
+        assert {place: size for place, size in books.used.items() if size} == Books.of({}, anew.held).used

@@ -279,6 +279,37 @@ def test_two_fall_asleep_at_once_where_the_host_has_room_for_one(build: Build) -
     assert [house.fleet.instances[name].level for name in "ab"] == [1, 2]
 
 
+def test_weights_in_the_host_are_not_forgotten_while_their_engine_cannot_be_asked(build: Build) -> None:
+    """By a gateway that has just started. Who falls asleep meanwhile drops its own."""
+    house = build([tenant("a", 60), tenant("b", 60)], {0: 130}, host=70, asleep=["b"])
+    held = house.engines["b"].hold("is_asleep")
+    restart(house)
+    house.loop.pass_time(5)
+    house.put_to_sleep("a")
+    house.loop.pass_time(1)
+    house.check()
+    assert (house.state("a"), house.fleet.instances["a"].level) == (State.ASLEEP, 2)
+    held.go.set()
+    house.loop.pass_time(5)
+    house.check()
+    assert house.fleet.instances["b"].level == 1
+
+
+def test_weights_in_the_host_are_not_forgotten_while_their_engine_is_ill(build: Build) -> None:
+    house = build([tenant("a", 60), tenant("b", 60)], {0: 130}, host=70, asleep=["b"])
+    house.engines["b"].fall_ill()
+    house.loop.pass_time(20)
+    assert house.state("b") is State.FAILED
+    house.put_to_sleep("a")
+    house.loop.pass_time(1)
+    house.check()
+    assert (house.state("a"), house.fleet.instances["a"].level) == (State.ASLEEP, 2)
+    house.engines["b"].come_back()
+    house.loop.pass_time(5)
+    house.check()
+    assert house.fleet.instances["b"].level == 1
+
+
 def test_a_model_in_use_does_not_pay_for_the_books(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """They grow with the fleet. While nobody waits for room, a thousand requests have them made a few times at most."""
     house = build([tenant("a", 30), tenant("b", 30)], ROOM_FOR_ONE)
@@ -531,6 +562,24 @@ def test_stopped_by_hand_twice_in_vain_it_is_wanted_as_before(build: Build) -> N
     house.loop.pass_time(10)
     assert [type(one.exception()) for one in stops] == [Busy, Busy]
     assert house.yard.wishes.kept["a"].wanted is Wanted.RUNNING
+
+
+def test_one_stopped_by_hand_is_not_woken_for_who_waited_for_it_before(build: Build) -> None:
+    """Not even tried: it would be tried again and again. Another replica is."""
+    twins = [launched(0, "first", 60, model="twin"), tenant("second", 60, model="twin", gpus=[1])]
+    house = build([*twins, tenant("a", 60), tenant("b", 60, gpus=[1])], {0: 80, 1: 80}, asleep=["first", "second"])
+    busy = [house.ask("a"), house.ask("b")]
+    waits = house.ask("twin", lasts=0.1)
+    house.settle()
+    house.stop("first")
+    house.settle()
+    assert (house.state("first"), waits.phase) == (State.STOPPED, "waiting")
+    for one in busy:
+        one.finish()
+    house.settle()
+    house.loop.pass_time(1)
+    assert served(waits)
+    assert house.engines["first"].steps.happened == []
 
 
 def test_stopped_by_hand_by_who_does_not_wait_for_that_it_stays_stopped(build: Build) -> None:
