@@ -17,7 +17,7 @@ from rich.text import Text
 from controller.launch.logs import tail
 from controller.launch.progress import Progress
 
-ENDED = frozenset({"ready", "asleep", "stopped", "failed", "started"})
+ENDED = frozenset({"ready", "asleep", "stopped", "not started", "failed", "started"})
 PADDING = 2
 COLOURS = {"ready": "green", "asleep": "green", "failed": "red", "starting": "yellow"}
 

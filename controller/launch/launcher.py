@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from controller.config.model import FRONTEND, Config
 from controller.launch import logs, plan, process_tree
+from controller.launch.gateway import GatewayRefused
 from controller.launch.handover import HandoverFailed
 from controller.launch.plan import Decision, Seen, Step
 from controller.launch.preflight import holder
 from controller.launch.progress import Progress
 from controller.launch.readiness import Readiness, wait_until_ready
+from controller.launch.room import NoRoom, Room
 from controller.launch.sessions import CannotStart, close_session, last_leader, open_session
 from controller.launch.sleeper import Sleeper, StaysAwake
 from controller.launch.succession import NothingToRenew, renew
@@ -33,6 +36,8 @@ class State(Enum):
     ASLEEP = "asleep"
     STOPPED = "stopped"
     """Its first request starts it."""
+    NO_ROOM = "not started"
+    """Likewise, though it was to be up by now."""
     STARTED = "started"
     FAILED = "failed"
 
@@ -62,13 +67,22 @@ class Pace:
 
 class Launcher:
     def __init__(
-        self, config: Config, survey: Survey, tmux: Tmux, launches: Launches, sleeper: Sleeper, progress: Progress
+        self,
+        config: Config,
+        survey: Survey,
+        tmux: Tmux,
+        launches: Launches,
+        sleeper: Sleeper,
+        progress: Progress,
+        room: Room | None = None,
     ) -> None:
+        """``room``: has it for what is started; None where that is seen to already."""
         self._config = config
         self._survey = survey
         self._tmux = tmux
         self._launches = launches
         self._sleeper = sleeper
+        self._room = room
         self._frontend_ended: asyncio.Event | None = None
         self._progress = progress
 
@@ -135,21 +149,36 @@ class Launcher:
             return self._ended(unit, Outcome(State.READY, f"{decision.reason} ({whom})"))
         if decision.step is Step.KEEP:
             return self._ended(unit, Outcome(State.READY, decision.reason, decision.differences))
-        pane = seen.pane
-        if decision.step is Step.START:
-            if unit.instance is not None:
-                await pace.next()
+        if decision.step is Step.WAIT:
+            assert seen.pane is not None  # decide() waits only for what has one
             self._progress.tell(unit.name, "starting", decision.reason)
-            try:
-                pane = await self._start_whole(unit, pane)
-            except (CannotStart, HandoverFailed, TmuxError, OSError) as problem:
-                return self._failed(unit, str(problem))
-        else:
-            self._progress.tell(unit.name, "starting", decision.reason)
-        assert pane is not None  # decide() waits only for what has one
+            return await self._see_up(unit, seen.pane, decision, wait)
+        if unit.instance is not None:
+            await pace.next()
+        try:
+            async with self._room_for(unit):
+                self._progress.tell(unit.name, "starting", decision.reason)
+                try:
+                    pane = await self._start_whole(unit, seen.pane)
+                except (CannotStart, HandoverFailed, TmuxError, OSError) as problem:
+                    return self._failed(unit, str(problem))
+                return await self._see_up(unit, pane, decision, wait)
+        except NoRoom as none:
+            return self._ended(unit, Outcome(State.NO_ROOM, str(none)))
+        except GatewayRefused as refused:
+            return self._failed(unit, str(refused))
+
+    async def _see_up(self, unit: Unit, pane: Pane, decision: Decision, wait: bool) -> Outcome:
         if not wait:
             return self._ended(unit, Outcome(State.STARTED, "", decision.differences))
         return await self._wait(unit, pane, decision.differences)
+
+    def _room_for(self, unit: Unit) -> AbstractAsyncContextManager[None]:
+        """A gateway that is just coming up counts what it finds."""
+        comes_up = self._frontend_ended is not None and not self._frontend_ended.is_set()
+        if self._room is None or unit.instance is None or comes_up:
+            return nullcontext()
+        return self._room.kept(unit.instance, lambda text: self._progress.tell(unit.name, "waiting", text))
 
     async def _start_whole(self, unit: Unit, before: Pane | None) -> Pane:
         """Whoever is cancelled meanwhile waits: what has been started is to be in the records."""

@@ -19,8 +19,10 @@ from controller.launch import logs, orphans, plan, process_tree, report
 from controller.launch.display import progress, say
 from controller.launch.environment import marker
 from controller.launch.exclusion import alone
+from controller.launch.gateway import Gateway
 from controller.launch.launcher import Launcher, Outcome, State
 from controller.launch.orphans import Orphan
+from controller.launch.room import Room
 from controller.launch.sessions import close_session
 from controller.launch.sleeper import Sleeper
 from controller.launch.succession import NothingToRenew
@@ -188,7 +190,8 @@ class Operations:
             survey = Survey(self._config, tuple(self._every.values()), self._tmux, client, marks)
             sleeper = Sleeper(self._config, client, marks, Panel(Nvml()))
             with progress(self._out) as display:
-                launcher = Launcher(self._config, survey, self._tmux, launches, sleeper, display)
+                room = Room(Gateway(self._config, client))
+                launcher = Launcher(self._config, survey, self._tmux, launches, sleeper, display, room)
                 yield Tools(launcher, survey, launches, desired)
 
     async def _end(self, names: Iterable[str]) -> list[int]:
@@ -229,6 +232,9 @@ class Operations:
         report.table(self._out, rows)
         for name, reason in failures.items():
             say(self._out, f"\n{name} failed: {reason}")
+        for name, outcome in outcomes.items():
+            if outcome.state is State.NO_ROOM:
+                say(self._out, f"\n{name}: {outcome.detail}")
         self._say_differences(outcomes)
         for pane in self._ours(await asyncio.to_thread(self._tmux.panes)):
             if pane.unit not in {unit.name for unit in self.units}:

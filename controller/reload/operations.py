@@ -9,10 +9,10 @@ from dataclasses import replace
 from controller.config.model import FRONTEND
 from controller.launch import report
 from controller.launch.display import say
+from controller.launch.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway
 from controller.launch.operations import BY, FAILED, OK, Operations, Tools, close_sessions
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane
-from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway
 from controller.reload.rollout import Rollout, Steps, steps_of
 from runtime.engines.control import open_client
 from state.database import open_database

@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 
 from controller.config.model import Config
 from controller.launch import plan
+from controller.launch.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway
 from controller.launch.launcher import Launcher, State
 from controller.launch.plan import Seen, Step
 from controller.launch.succession import NothingToRenew
 from controller.launch.tmux import Pane
 from controller.launch.unit import ROUTER, Unit
-from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway
 
 KEY_SECONDS = 10.0
 """For which a gateway that was told to take another key is asked with it."""
-
-ROOM_POLL_SECONDS = 0.1
 
 Close = Callable[[Pane], Awaitable[str | None]]
 """Ends the session of something that the YAML has no more; why it could not, if so."""
@@ -95,7 +93,7 @@ class Rollout:
                     raise
 
     async def carry_out(self, steps: Steps, units: Sequence[Unit], close: Close) -> None:
-        """One engine after the other: of several replicas all but one serve."""
+        """One engine after the other: of several replicas all but one serve. New ones as there is room for them."""
         for pane in steps.stop:
             if await self._drained(pane.unit, self._config.sleep.drain_timeout_seconds):
                 problem = await close(pane)
@@ -105,14 +103,14 @@ class Rollout:
         for unit in units:
             if unit.name in steps.restart:
                 await (self._start_anew(unit) if unit.instance is not None else self.start_at_once(unit))
-        sized = [unit for unit in steps.start if unit.instance is not None and unit.instance.footprint is not None]
-        await self.start([unit for unit in steps.start if unit not in sized])
-        for unit in sized:
-            await self._start_new(unit)
+        await self.start(steps.start)
 
     async def start(self, units: Sequence[Unit]) -> None:
         outcomes = await self._launcher.up(units)
         self.failures |= {name: one.detail for name, one in outcomes.items() if one.state is State.FAILED}
+        for name, one in outcomes.items():
+            if one.state is State.NO_ROOM:
+                self._tell(f"{name}: {one.detail}")
 
     async def renew_frontend(self, unit: Unit) -> None:
         try:
@@ -133,37 +131,16 @@ class Rollout:
 
     async def _start_anew(self, unit: Unit) -> None:
         assert unit.instance is not None
-        seconds = unit.instance.sleep.drain_timeout_seconds
-        if not await self._drained(unit.name, seconds):
+        if not await self._drained(unit.name, unit.instance.sleep.drain_timeout_seconds):
             return
         try:
             problem = (await self._launcher.stop([unit]))[unit.name]
             if problem is not None:
                 self.failures[unit.name] = problem
             else:
-                await self._start_in_room(unit, seconds)
+                await self.start([unit])
         finally:
             await self._admitted(unit.name)
-
-    async def _start_new(self, unit: Unit) -> None:
-        """One that the gateway counts as awake before it takes any memory."""
-        assert unit.instance is not None
-        seconds = unit.instance.sleep.drain_timeout_seconds
-        try:
-            await self._gateway.drain(unit.name, seconds)
-        except (NoGateway, GatewayRefused):
-            await self.start([unit])
-            return
-        try:
-            await self._start_in_room(unit, seconds)
-        finally:
-            await self._admitted(unit.name)
-
-    async def _start_in_room(self, unit: Unit, seconds: float) -> None:
-        if await self._has_room(unit.name, seconds):
-            await self.start([unit])
-        else:
-            self._tell(f"{unit.name}: there is no room for it now; its next request starts it")
 
     async def _drained(self, name: str, seconds: float) -> bool:
         """Whether it may be ended now. Without a gateway nobody is known to be asking it."""
@@ -175,18 +152,6 @@ class Rollout:
         except GatewayRefused as refused:
             self.failures[name] = str(refused)
             return False
-        return True
-
-    async def _has_room(self, name: str, seconds: float) -> bool:
-        """One that slept, or is new, takes more memory as it starts: idle ones leave for it, if they do in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not await self._gateway.has_room(name):  # noqa: ASYNC110  # over HTTP
-                    await asyncio.sleep(ROOM_POLL_SECONDS)
-        except TimeoutError:
-            return False
-        except (NoGateway, GatewayRefused) as silent:
-            self._tell(f"{name}: {silent}")
         return True
 
     async def _admitted(self, name: str) -> None:

@@ -17,7 +17,7 @@ import logging
 import math
 import random
 import tempfile
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -36,6 +36,7 @@ from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Event
 from controller.fleet.state import State
+from controller.launch.room import Room
 from controller.launch.unit import Unit
 from controller.reload.rollout import Rollout
 from controller.residency.arbiter import Arbiter, arbitrated
@@ -244,7 +245,7 @@ class House:
         self._known: dict[str, Config] = {}
         self.engines: dict[str, TenantEngine] = {}
         self.yard = Yard(self.engines)
-        self.restarting: set[str] = set()  # nobody asks whether there is room for those
+        self.restarting: set[str] = set()  # they count as awake before there is room for them
         self.marks = FakeMarks(Steps())
         self.write()
         config = self._read(self.file)
@@ -398,7 +399,7 @@ class House:
         return self._by_hand(self._roll_out())
 
     def start_aside(self, name: str) -> None:
-        """``launch.py --restart``, without a word to the gateway."""
+        """``launch.py --only``."""
         config = self._read(self.file)
         for unit in units_of(config):
             if unit.name == name and not self.engines[name].runs:
@@ -406,28 +407,41 @@ class House:
                 self._by_hand(self._start_aside(unit))
 
     async def _start_aside(self, unit: Unit) -> None:
-        self.engines[unit.name].astray = True
-        self.yard.start(unit)
+        async with self._launching() as (launcher, _):
+            with self._counted_early([unit.name]):
+                await launcher.up([unit])
+
+    @contextlib.asynccontextmanager
+    async def _launching(self) -> AsyncIterator[tuple[YardLauncher, NextDoor]]:
+        """A launcher at work, beside the gateway there is."""
+        async with self.yard.alone:
+            gateway = NextDoor(self.reload, self.fleet, self.arbiter)
+            yield YardLauncher(self.yard, Room(gateway)), gateway
+
+    @contextlib.contextmanager
+    def _counted_early(self, names: Collection[str]) -> Iterator[None]:
+        self.restarting = set(names)
+        for name in names:
+            self.engines[name].astray = True
+        try:
+            yield
+        finally:
+            self.restarting = set()
 
     async def _apply(self) -> None:
         await self.reload.apply()
 
     async def _roll_out(self) -> None:
-        async with self.yard.alone:
+        async with self._launching() as (launcher, gateway):
             config = self._read(self.file)
             units = units_of(config)
-            launcher, steps = YardLauncher(self.yard), self.yard.steps(config, units)
-            rollout = Rollout(config, launcher, NextDoor(self.reload, self.arbiter), lambda _: None)
+            steps = self.yard.steps(config, units)
+            rollout = Rollout(config, launcher, gateway, lambda _: None)
             await rollout.apply(None)
             wishes = [DesiredState(unit.name, Wanted.RUNNING, self.loop.time(), LAUNCHER) for unit in steps.start]
             await self.yard.wishes.put(*wishes)
-            self.restarting = {*steps.restart, *(unit.name for unit in steps.start)}
-            for name in self.restarting:
-                self.engines[name].astray = True
-            try:
+            with self._counted_early([*steps.restart, *(unit.name for unit in steps.start)]):
                 await rollout.carry_out(steps, units, launcher.close)
-            finally:
-                self.restarting = set()
 
     def _by_hand(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)

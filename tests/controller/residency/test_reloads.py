@@ -215,3 +215,19 @@ def test_one_that_goes_as_it_is_seen_that_it_has_crashed(build: Build, turns: in
     look.result()
     house.check()
     assert house.awake == {"a", "c"}
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_one_that_is_started_aside_takes_no_more_than_there_is(build: Build, pinned: bool) -> None:
+    """``launch.py --restart`` asks for room first, like all others. Without any its next request is to start it."""
+    house = build([launched(0, "a", 60), launched(1, "b", 60)], ROOM_FOR_ONE, models={"a": {"pinned": pinned}})
+    house.by_hand.append(house.loop.create_task(house.fleet.transitions["b"].stop("idle", 0)))
+    house.loop.pass_time(1)
+    house.engines["a"].lasts["sleep"] = 3.0
+    house.start_aside("b")
+    for _ in range(80):
+        house.loop.pass_time(0.5)
+        assert taken(house) <= 80
+        house.check()
+    assert house.awake == ({"a"} if pinned else {"b"})
+    assert house.state("b") is (State.STOPPED if pinned else State.READY)

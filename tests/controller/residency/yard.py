@@ -11,12 +11,14 @@ from controller.fleet.errors import EngineFailed, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.keeper import Rest
 from controller.launch import plan
+from controller.launch.gateway import Books, Gateway, GatewayPlan, GatewayRefused
 from controller.launch.launcher import Launcher, Outcome, State
+from controller.launch.room import NoRoom, Room
 from controller.launch.tmux import Pane
 from controller.launch.unit import Start, Unit, engine_unit
-from controller.reload.gateway import Gateway, GatewayPlan, GatewayRefused
 from controller.reload.rollout import Steps
 from controller.residency.arbiter import Arbiter
+from controller.residency.tenants import footprint_of
 from controller.supervisor.keeper import TURN_SECONDS, LaunchKeeper
 from router.errors import GatewayError
 from router.reload import Reload
@@ -159,16 +161,26 @@ class YardKeeper(LaunchKeeper):
 class YardLauncher(Launcher):
     """What the launcher's own process does."""
 
-    def __init__(self, yard: Yard) -> None:
+    def __init__(self, yard: Yard, room: Room) -> None:
         self._yard = yard
+        self._beside = room
 
     async def up(self, units: Sequence[Unit], **_: Any) -> dict[str, Outcome]:
-        for unit in units:
-            self._yard.start(unit)
-            engine = self._yard.engines[unit.name]
-            while engine.runs and not engine.there:  # noqa: ASYNC110  # as the launcher does
-                await asyncio.sleep(0.25)
-        return {unit.name: Outcome(State.READY) for unit in units}
+        return {unit.name: await self._up(unit) for unit in units}
+
+    async def _up(self, unit: Unit) -> Outcome:
+        assert unit.instance is not None
+        try:
+            async with self._beside.kept(unit.instance, lambda _: None):
+                self._yard.start(unit)
+        except NoRoom as none:
+            return Outcome(State.NO_ROOM, str(none))
+        except GatewayRefused as refused:
+            return Outcome(State.FAILED, str(refused))
+        engine = self._yard.engines[unit.name]
+        while engine.runs and not engine.there:  # noqa: ASYNC110  # as the launcher does
+            await asyncio.sleep(0.25)
+        return Outcome(State.READY)
 
     async def stop(self, units: Sequence[Unit]) -> dict[str, str | None]:
         for unit in units:
@@ -183,8 +195,9 @@ class YardLauncher(Launcher):
 class NextDoor(Gateway):
     """The gateway, as the launcher asks it over HTTP."""
 
-    def __init__(self, reload: Reload, arbiter: Arbiter) -> None:
+    def __init__(self, reload: Reload, fleet: Fleet, arbiter: Arbiter) -> None:
         self._reload = reload
+        self._fleet = fleet
         self._arbiter = arbiter
 
     async def apply(self) -> GatewayPlan:
@@ -200,9 +213,12 @@ class NextDoor(Gateway):
         except GatewayError as refused:
             raise GatewayRefused(refused.status, str(refused)) from refused
 
-    async def has_room(self, name: str) -> bool:
-        books = self._arbiter.books()
-        return all(books.free.get(place, 0) >= 0 for place in books.held.get(name, {}))
+    async def is_ours(self) -> bool:
+        return True
+
+    async def books(self) -> Books:
+        instances = self._fleet.instances.items()
+        return Books({name: footprint_of(one).awake for name, one in instances}, self._arbiter.books().free)
 
     async def admit(self, name: str) -> None:
         try:

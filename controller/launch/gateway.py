@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
 from controller.config.model import Config
-from controller.launch.unit import router_url
+from controller.launch.unit import owner_of, router_url
+from controller.residency.memory import Memory
+from runtime.engines.control import PROBE_SECONDS
 
 CALL_SECONDS = 60.0
 """Reading a YAML, and waiting for its turn behind another change."""
@@ -36,9 +39,18 @@ class GatewayPlan:
     anew: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """In bytes, by place. ``awake``: what each instance takes then. ``free``: below 0 where too much is held."""
+
+    awake: Mapping[str, Memory]
+    free: Memory
+
+
 class Gateway:
     def __init__(self, config: Config, client: httpx2.AsyncClient) -> None:
         self.url = router_url(config)
+        self._owner = owner_of(config.file)
         self._client = client
         self._headers = {"authorization": f"Bearer {config.api_key}"} if config.api_key else {}
 
@@ -56,14 +68,24 @@ class Gateway:
         params = {"seconds": f"{seconds:g}"}
         await self._call("POST", f"/admin/drain/{quote(name)}", params, seconds + CALL_SECONDS)
 
-    async def has_room(self, name: str) -> bool:
-        """Whether what is held where this one is fits; one that is out of service counts as awake."""
-        found = await self._call("GET", "/residency")
+    async def books(self) -> Books:
+        """One that is out of service counts as awake."""
+        found = await self._call("GET", "/residency", seconds=PROBE_SECONDS)
         try:
-            held, places = found["instances"][name]["held"], found["places"]
-            return all(places[place]["free"] >= 0 for place in held if place in places)
+            return Books(
+                {name: one["awake"] for name, one in found["instances"].items()},
+                {name: place["free"] for name, place in found["places"].items()},
+            )
+        except (AttributeError, LookupError, TypeError):
+            raise self._foreign() from None
+
+    async def is_ours(self) -> bool:
+        """Whether it is the gateway of this YAML; another one may have engines of the same names."""
+        found = await self._call("GET", "/get_server_info", seconds=PROBE_SECONDS)
+        try:
+            return owner_of(Path(found["config_file"])) == self._owner
         except (LookupError, TypeError):
-            raise NoGateway(f"what answers at {self.url} is no gateway of this version") from None
+            raise self._foreign() from None
 
     async def admit(self, name: str) -> None:
         await self._call("POST", f"/admin/admit/{quote(name)}")
@@ -83,8 +105,11 @@ class Gateway:
                 return content
             message = str(content["error"]["message"])
         except (ValueError, LookupError, TypeError):
-            raise NoGateway(f"what answers at {self.url} is no gateway of this version") from None
+            raise self._foreign() from None
         raise GatewayRefused(answer.status_code, message)
+
+    def _foreign(self) -> NoGateway:
+        return NoGateway(f"what answers at {self.url} is no gateway of this version")
 
 
 def _plan(found: Any) -> GatewayPlan:

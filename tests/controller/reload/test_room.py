@@ -1,0 +1,103 @@
+"""Starting an engine beside a gateway that runs: by whatever command, its arbiter is asked for room first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.controller.launch.conftest import Workplace
+from tests.controller.reload.test_rollout import Place, sim, three_with_room_for_two
+from tests.ports import free_port
+
+LOADS = ["--ttft", "0", "--tokens-per-second", "500", "--load-seconds", "1"]
+
+
+def residency(place: Place) -> Any:
+    return httpx2.get(f"{place.url}/residency", trust_env=False).json()
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        ("restart", {"names": ["c"], "wait": True}),
+        ("up", {"only": ["c"], "wait": True}),
+        ("up", {"only": ["c"], "wait": False}),
+        ("up", {"only": [], "wait": True}),
+    ],
+)
+@pytest.mark.parametrize("pinned", [False, True])
+def test_whoever_is_started_later(workplace: Workplace, command: str, keys: dict[str, Any], pinned: bool) -> None:
+    """An idle one leaves for it first; if nobody may leave, it is said, and its next request is to start it."""
+    place = Place(workplace)
+    models, sections = three_with_room_for_two(pinned)
+    models[2]["start"] = "stopped"
+    place.write(*models, sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    del models[2]["start"]
+    place.write(*models, sections=sections)
+    code, shown = place.do(command, **keys)
+    assert code == 0, shown
+    assert "c: waiting, for room: 26 GiB more are needed on gpu0" in shown
+    found = residency(place)
+    assert found["places"]["gpu0"]["free"] >= 0, shown
+    assert ("c: there is no room for it now (26 GiB more are needed on gpu0)" in shown) == pinned
+    assert ("c" in place.pids()) != pinned
+    awake = [one["state"] for one in found["instances"].values() if one["state"] != "asleep"]
+    if pinned:
+        assert sorted(awake) == ["ready", "ready", "stopped"]
+    else:
+        assert len(awake) == 2
+
+
+def test_one_that_the_gateway_does_not_know(workplace: Workplace) -> None:
+    """What it takes would be in nobody's books."""
+    place = Place(workplace)
+    models, sections = three_with_room_for_two(pinned=False)
+    place.write(*models[:2], sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    place.write(*models, sim("free", "free", free_port()), sections=sections)
+    code, shown = place.do("up", only=[], wait=True)
+    assert code == 1
+    assert "c failed: the gateway does not know it yet; after --reload its next request starts it" in shown
+    assert set(place.pids()) == {"frontend", "a", "b", "free"}
+    assert place.do("reload")[0] == 0
+    with httpx2.Client(trust_env=False) as client:
+        assert place.ask(client, "c").status_code == 200
+    assert residency(place)["places"]["gpu0"]["free"] >= 0
+
+
+def test_another_fleets_gateway_is_not_asked(workplace: Workplace) -> None:
+    """Though it has engines of the same names, and no room."""
+    place = Place(workplace)
+    models, sections = three_with_room_for_two(pinned=True)
+    place.write(*models[:2], sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    before = residency(place)["instances"]
+    other = Workplace(workplace.folder, workplace.environment, "other.yaml")
+    there = {"port": free_port(), "name": "a", "model": "a"}
+    sections = {"gpus": {0: {"memory_gib": 64}}, "launch": {"session_prefix": "other-"}}
+    other.write({**models[2], **there}, router={"router_port": place.router["router_port"]}, **sections)
+    assert other.up("a") == 0, other.output
+    assert residency(place)["instances"].keys() == before.keys()
+    assert {name: one["state"] for name, one in residency(place)["instances"].items()} == {"a": "ready", "b": "ready"}
+
+
+def test_new_ones_on_separate_gpus_are_started_together(workplace: Workplace) -> None:
+    """Those that share one still come one after the other."""
+    place = Place(workplace)
+    first, *new = [
+        sim(name, name, free_port(), gpus=[number], memory_gib=30, engine_args=LOADS)
+        for name, number in {"a": 0, "b": 1, "c": 2, "d": 2}.items()
+    ]
+    sections = {"gpus": {number: {"memory_gib": 64} for number in range(3)}}
+    place.write(first, sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    place.write(first, *new, sections=sections)
+    code, shown = place.do("reload")
+    assert code == 0, shown
+    told = [line.partition(",")[0] for line in shown.splitlines()]
+    starts, comes = ({name: told.index(f"{name}: {what}") for name in "bcd"} for what in ("starting", "ready"))
+    assert max(starts["b"], starts["c"]) < min(comes.values()), shown
+    assert comes["c"] < starts["d"], shown
