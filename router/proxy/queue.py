@@ -50,7 +50,7 @@ class Queue:
         self._clock = clock
         self._waiters: list[Waiter] = []
         self._turns = count()
-        self._left_at: float | None = None
+        self._moved_at = clock()  # a place was left, or the last free one was taken
         self._interval = FIRST_GUESS / limit
 
     @property
@@ -63,6 +63,8 @@ class Queue:
         if self.in_flight >= self.limit:
             return False
         self.in_flight += 1
+        if self.in_flight >= self.limit:
+            self._moved_at = self._clock()
         return True
 
     async def enter(self, identity: bytes, priority: int, arrived: float) -> None:
@@ -90,6 +92,7 @@ class Queue:
         """From now on with these. Whoever waits goes on waiting, but for those that have a place now."""
         self.limit = limit
         self.settings = settings
+        self._moved_at = self._clock()
         while self.in_flight < limit and self._waiters:
             self.in_flight += 1
             self._give()
@@ -97,18 +100,21 @@ class Queue:
     def leave(self) -> None:
         """Give a place back: to the first who waits, if anybody does."""
         now = self._clock()
-        if self._left_at is not None and self._waiters:  # only then does the pace say how long others will wait
-            self._interval = OLD * self._interval + NEW * (now - self._left_at)
-        self._left_at = now
+        if self.in_flight >= self.limit:  # only then does the pace say how long others will wait
+            self._interval = OLD * self._interval + NEW * (now - self._moved_at)
+        self._moved_at = now
         if self.in_flight > self.limit:  # which was lowered
             self.in_flight -= 1
         else:
             self._give()
 
     def expected_wait(self, ahead: int) -> float:
-        """Seconds until somebody with so many before it has a place, at the pace of late."""
-        stalled = self._clock() - self._left_at if self._left_at is not None else 0.0
-        return max((ahead + 1) * self._interval, stalled)
+        """Seconds until somebody with so many before it has a place, at the pace of late, while none is free.
+
+        Never more than anybody waits: after so long, those ahead have had their turn, or were told that it is too late.
+        """
+        stalled = self._clock() - self._moved_at
+        return min(max((ahead + 1) * self._interval, stalled), self.settings.queue_timeout_seconds)
 
     def _give(self) -> None:
         """Give a place that is counted already."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from controller.config.schema import ModelSection
 from router.errors import TooManyRequests
-from router.proxy.queue import Queue
+from router.proxy.queue import FIRST_GUESS, Queue
 from tests.router.gateway import Gateway, code_of, until
 from tests.router.proxy.scripted import Received, answer, raw, scripted
 
@@ -154,8 +154,33 @@ async def test_who_waits_can_be_seen(tmp_path: Path) -> None:
         await asyncio.gather(*asking)
 
 
-def queue(limit: int, **settings: Any) -> Queue:
-    return Queue("one", limit, ModelSection(max_in_flight=limit, **settings), clock=lambda: 0.0)
+def queue(limit: int, clock: Callable[[], float] = lambda: 0.0, **settings: Any) -> Queue:
+    return Queue("one", limit, ModelSection(max_in_flight=limit, **settings), clock)
+
+
+def test_the_pace_is_that_of_a_full_queue() -> None:
+    """However long nothing was to be done before, and whether or not anybody waited."""
+    now = 0.0
+    line = queue(2, lambda: now)
+    assert line.try_enter()
+    line.leave()
+    now = 1000.0
+    assert line.try_enter()
+    now = 2000.0
+    assert line.try_enter()
+    assert line.expected_wait(0) == FIRST_GUESS / 2
+    for _ in range(50):
+        now += 5
+        line.leave()
+        assert line.try_enter()
+    assert line.expected_wait(2) == pytest.approx(3 * 5, rel=0.01)
+    now += 60
+    assert line.expected_wait(2) == 60
+
+
+def test_nobody_is_told_to_wait_for_longer_than_anybody_may() -> None:
+    """After so long all that wait now have had their turn, or were told that it is too late."""
+    assert queue(1, queue_timeout_seconds=30).expected_wait(500) == 30
 
 
 STEPS = st.lists(st.tuples(st.sampled_from(["enter", "leave", "cancel"]), st.integers(-2, 2)), max_size=60)
