@@ -29,6 +29,7 @@ from router.server.door import DirectDoor
 from router.server.head import NOTED, VERSIONS, judge, measure, measure_bytes, odd, without_offer
 from router.server.limits import DEFAULT, MOST_AHEAD, Limits, Patience, Stage, spare
 from router.server.short_way import ShortWay
+from router.server.unframed import Unframed
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +99,13 @@ class DirectProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as broken:
             self._give_up(broken)
         else:
-            if self._part == HEAD:
-                self._head_goes_on()
-            elif self._part == BODY:
-                self._body_goes_on(self._number != message or self._size != size)
+            try:
+                if self._part == HEAD:
+                    self._head_goes_on()
+                elif self._part == BODY:
+                    self._body_goes_on(self._number != message or self._size != size)
+            except GatewayError as too_much:
+                self._refuse(too_much)
 
     def on_message_begin(self) -> None:
         self._part = HEAD
@@ -216,6 +220,8 @@ class DirectProtocol(HttpToolsProtocol):
         self.url, self._number = url, number
         self.headers.extend([*headers, CLOSE] if self.leaving else headers)  # as if the client had asked for it
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            self.cycle.__class__ = Unframed  # it is uvicorn that makes it, and nothing has been sent
         if 0 < len(self.pipeline) < MOST_AHEAD:
             self.flow.resume_reading()  # it waits for its turn; its client's leaving is to be seen at once
         self._part = BODY
@@ -231,32 +237,25 @@ class DirectProtocol(HttpToolsProtocol):
         return reading.encoded
 
     def _head_goes_on(self) -> None:
-        """The read brought no end of the head: is there too much of it already?"""
+        """The read brought no end of the head: raises ``GatewayError`` if there is too much of it already."""
         if self._split_head == self._number:
             self._head_bytes += self._arrived
         else:
             self._split_head, self._head_bytes = self._number, 0
-        try:
-            measure(self.url, self.headers, self.limits)
-            measure_bytes(self._head_bytes, self.limits)
-        except GatewayError as too_much:
-            self._refuse(too_much)
+        measure(self.url, self.headers, self.limits)
+        measure_bytes(self._head_bytes, self.limits)
 
     def _body_goes_on(self, came: bool) -> None:
-        """``came``: the read brought some of it. Trailers and extensions of chunks are nothing that anybody gets."""
+        """The same of trailers and chunks' extensions, which nobody gets. ``came``: the read brought some of it."""
         self._frame_bytes = 0 if came else self._frame_bytes + self._arrived
-        try:
-            measure_bytes(self._frame_bytes, self.limits)
-        except GatewayError as too_much:
-            self._refuse(too_much)
+        measure_bytes(self._frame_bytes, self.limits)
 
     def _decline(self, rest: bytes) -> None:
         """Read a request again without its offer to speak another protocol: the parser has passed over its body."""
         if not self._offered:
             self._refuse(odd("This is no tunnel."))
             return
-        parser = self.parser
-        head = without_offer(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+        head = without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
         self._offered = False
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ async def test_old_clients_get_no_chunks(tmp_path: Path, host: str, kept: str) -
         assert "connection: close" in head
         assert await client.rest() == b"onetwo"
         await until(lambda: gateway.in_flight == 0)
+
+
+async def test_nor_where_the_answer_is_uvicorns(tmp_path: Path) -> None:
+    """As to a body that is compressed, here one without a length and one with it."""
+    packed = gzip.compress(BODY)
+    head = f"POST /v1/completions HTTP/1.0\nhost: x\ncontent-encoding: gzip\ncontent-length: {len(packed)}"
+    for said, framing in ((CHUNKED, "connection: close"), (answer(b"onetwo"), "content-length: 6")):
+        async with scripted(tmp_path, said) as (gateway, _), raw(gateway) as client:
+            await client.ask(head, packed)
+            found = await client.head()
+            assert "transfer-encoding" not in found
+            assert framing in found
+            assert await client.rest() == b"onetwo"
 
 
 async def test_clients_that_close_are_closed(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ async def test_size_data_and_end_of_a_chunk_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("modern", [True, False])
 async def test_chunks_in_reads_of_their_own(tmp_path: Path, modern: bool) -> None:
-    """Sizes in capitals as well. Frames go only to who was promised them; uvicorn promises them to HTTP/1.0, too."""
+    """Sizes in capitals as well. Frames go only to who was promised them; uvicorn alone promises them to HTTP/1.0."""
     events = [b"data: " + b"x" * size + b"\n\n" for size in (1, 2, 165, 163, 20, 4_000, 30)]
     frames = [b"%X\r\n%b\r\n" % (len(event), event) for event in events]
     async with scripted(tmp_path, slowly(STREAM, *frames, b"0\r\n\r\n")) as (gateway, _), raw(gateway) as client:
