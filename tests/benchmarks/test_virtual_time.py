@@ -54,7 +54,7 @@ def test_who_does_the_same_again_and_again_is_told() -> None:
         loop.call_soon(again)
 
     again()
-    with pytest.raises(NeverLater, match="at 0"):
+    with pytest.raises(NeverLater):
         loop.pass_time(1.0)
     loop.end()
 
