@@ -1,4 +1,4 @@
-"""Ports for processes that are told where to listen."""
+"""Ports to listen on that nobody else is given: other tests' clients may still ask for what listened there before."""
 
 from __future__ import annotations
 

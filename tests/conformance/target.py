@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests.ports import free_port
+
 START_SECONDS = 40.0
 MODEL = "conformance"
 CLIENT_KEY, ENGINE_KEY = "key-of-the-client", "key-of-the-engine"
@@ -67,7 +69,7 @@ def given(config: pytest.Config) -> Target | None:
 @contextlib.contextmanager
 def torpor(folder: Path, engine_port: int, *, direct: bool) -> Iterator[Target]:
     """Torpor as a program. ``direct``: with its own HTTP protocol, as users run it; else through plain ASGI."""
-    port = _free_port()
+    port = free_port()
     file = folder / "torpor.yaml"
     instance = {
         "name": MODEL, "model": MODEL, "engine": "openai", "url": f"http://127.0.0.1:{engine_port}",
@@ -93,12 +95,6 @@ def torpor(folder: Path, engine_port: int, *, direct: bool) -> Iterator[Target]:
             process.wait()
     text = log.read_text()
     assert "Traceback" not in text, text
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(ready: Callable[[], bool], otherwise: str) -> None:

@@ -42,6 +42,7 @@ from runtime.engines.sim.engine import Engine
 from runtime.engines.sim.options import SimOptions
 from runtime.engines.sim.server import Served, listen, serving
 from runtime.engines.sim.text import NOISE
+from tests.ports import free_port
 from tests.runtime.engines.sim.stage import QUICK, readings, value_of
 
 VLLM = replace(QUICK, model="", served_model_name=())
@@ -118,7 +119,7 @@ async def engines(*specs: Spec) -> AsyncIterator[dict[str, Sim]]:
 
 def prompt_listener(host: str, port: int) -> socket.socket:
     """Sends at once. asyncio's own loop, unlike uvloop, leaves Nagle's 40 ms on sockets made without a protocol."""
-    listener = listen(host, port)
+    listener = listen(host, port or free_port())  # whoever still asks one that is gone must not find this one
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those that are accepted inherit it
     return listener
 

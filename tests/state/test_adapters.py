@@ -6,7 +6,7 @@ import itertools
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.adapters import Adapters, AdapterState, Entry, Place
@@ -38,7 +38,7 @@ STATES = st.builds(
 ENTRIES = st.lists(st.builds(Entry, st.floats(0, 4e9), NAMES, NAMES, NAMES), max_size=3)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(st.lists(st.tuples(STATES, ENTRIES, ENTRIES), max_size=5))
 def test_what_is_put_is_what_comes_back(puts: list[tuple[AdapterState, list[Entry], list[Entry]]]) -> None:
     """The last state of each, and of the diaries everything, in order."""

@@ -21,7 +21,7 @@ MEASUREMENTS = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(MEASUREMENTS, max_size=4))
 def test_measurements_come_back_as_they_were_put(measurements: list[Measurement]) -> None:
     """The last of each instance, to the byte, its levels as numbers."""

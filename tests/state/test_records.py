@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -38,7 +38,7 @@ LAUNCHES = st.builds(
     environment=st.dictionaries(NAMES, NAMES, max_size=3),
     launched_at=st.floats(0, 4e9),
 )
-SLOW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(max_examples=15)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("any") / "any.yaml"
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(FILES)
 @example({"instances": [{"model": "m", "engine": "sim", "labels": {"\ud800": "\ud800"}, "\ud800": 1}]})
 def test_any_values_in_known_places(file: Path, values: Any) -> None:
@@ -93,7 +93,7 @@ def test_any_values_in_known_places(file: Path, values: Any) -> None:
     loads_or_tells(file)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text("abin:-[]{},'\"#&*!|>%@`? \n\t01.~=<$\\", max_size=60))
 def test_any_text(file: Path, text: str) -> None:
     """What is no YAML is told as such."""
@@ -101,7 +101,7 @@ def test_any_text(file: Path, text: str) -> None:
     loads_or_tells(file)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_any_bytes(file: Path, content: bytes) -> None:
     """What is no text is told as such."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.config.model import session_name
@@ -207,7 +207,7 @@ def test_replicas_share_model_aliases_and_adapters(loaded: Load) -> None:
 LINES = st.text("abc:-[]{},'\"#&*!|>%@` \n\t0159.~=<$\\x_/", max_size=60)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60)
 @given(LINES)
 def test_any_model_name_gives_a_session_and_a_port(name: str) -> None:
     """Whatever a model is called, its session has only letters, digits, - and _."""

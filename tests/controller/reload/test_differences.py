@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.config.load import load
@@ -134,7 +134,7 @@ EDITS: list[Edit] = [
 ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sets(st.sampled_from(range(len(EDITS)))), st.sets(st.sampled_from(range(len(EDITS)))))
 def test_what_is_applied_is_not_found_again(tmp_path: Path, before: set[int], after: set[int]) -> None:
     """After it was applied only restarts are left, and the gateway's own keys. Renewed, not even the restarts."""

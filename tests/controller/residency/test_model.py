@@ -394,7 +394,6 @@ TestFleet.settings = settings(
     derandomize=not EXAMPLES,
     stateful_step_count=50 if EXAMPLES else 20,
     phases=(Phase.generate,),  # shrinking takes minutes
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import httptools
 
+from tests.ports import free_port
 from tests.router.gateway import Gateway, Sim, gateway
 
 LIST = b'{"object":"list","data":[]}'
@@ -162,9 +163,9 @@ async def replicas(
     entries: dict[str, Sim] = {}
     async with contextlib.AsyncExitStack() as stack:
         for name, engine in engines.items():
-            server = await asyncio.start_server(engine.serve, host, 0, ssl=tls)
+            port = free_port()
+            server = await asyncio.start_server(engine.serve, host, port, ssl=tls)
             stack.callback(server.close)
-            port = server.sockets[0].getsockname()[1]
             url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
             entries[name] = cast(Sim, _Entry({"name": name, **(yaml or {})}, url))
         yield await stack.enter_async_context(gateway(folder, entries, environment, **sections)), engines

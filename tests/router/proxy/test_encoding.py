@@ -102,7 +102,7 @@ async def decoded(body: bytes, encoding: str, limit: int = 10**9, most: int = 10
         return await decode(body, [encoding], limit, share)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=2_000), min_size=1, max_size=5), st.integers(0, 9))
 def test_whatever_was_compressed_comes_out(pieces: list[bytes], level: int) -> None:
     """In one part or in several, one after the other."""
@@ -116,7 +116,7 @@ def test_whatever_was_compressed_comes_out(pieces: list[bytes], level: int) -> N
                 asyncio.run(decoded(packed, "gzip", **more))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=300))
 def test_no_bytes_break_it(body: bytes) -> None:
     """A body, or the reason why not."""

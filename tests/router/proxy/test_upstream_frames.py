@@ -38,7 +38,7 @@ def ends(sent: Sequence[bytes]) -> list[int]:
 
 
 @given(stream=frames(DECEPTIVE | st.binary(min_size=1, max_size=20)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_stream_is_the_same_wherever_it_is_cut(stream: list[tuple[bytes, bytes]]) -> None:
     """Into its chunks, and at every byte more; with two of them in one read."""
     sent = [CHUNKED, *(frame for _, frame in stream), b"0\r\n\r\n"]
@@ -53,7 +53,7 @@ def test_a_stream_is_the_same_wherever_it_is_cut(stream: list[tuple[bytes, bytes
 
 
 @given(stream=frames(EDGES | st.integers(1, LIMIT + 9).map(bytes)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_chunks_of_every_size_are_passed_on(stream: list[tuple[bytes, bytes]]) -> None:
     """Those that have the usual frame with it."""
     taken = Connection().ask([CHUNKED, *(frame for _, frame in stream), b"0\r\n\r\n"])
@@ -93,7 +93,7 @@ def check_against_parser(reads: Sequence[bytes]) -> Taken:
 
 
 @given(reads=damaged_streams())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_damaged_stream_is_understood_the_same_wherever_it_is_cut(reads: list[bytes]) -> None:
     check_against_parser(reads)
 

@@ -78,7 +78,7 @@ def check(taken: Taken, answer: Answer) -> None:
 
 
 @given(answer=answers())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_answer_is_the_same_wherever_it_is_cut(answer: Answer) -> None:
     """In two reads, cut at every byte; at once; and byte by byte."""
     wire = answer.wire
@@ -94,7 +94,7 @@ def test_an_answer_is_the_same_wherever_it_is_cut(answer: Answer) -> None:
 
 
 @given(sequence=st.lists(answers(keeps=True), min_size=2, max_size=4), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_answers_on_a_kept_connection_are_each_their_own(sequence: list[Answer], data: st.DataObject) -> None:
     """One after the other, each cut anywhere, nothing of one in the next."""
     connection = Connection()
@@ -126,7 +126,7 @@ def damaged(draw: st.DrawFn) -> list[bytes]:
 
 
 @given(reads=damaged(), reset=st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_comes_there_is_one_outcome(reads: list[bytes], reset: bool) -> None:
     """A whole answer or an error, never both, never none, never an exception."""
     connection = Connection()
@@ -139,7 +139,7 @@ def test_whatever_comes_there_is_one_outcome(reads: list[bytes], reset: bool) ->
 @pytest.mark.parametrize("apart", [False, True], ids=["in one read", "in another"])
 @pytest.mark.parametrize("extra", [b"H", b"HTTP/1.1 200 OK\r\n\r\n", b"0\r\n\r\n", b"\x00", b"\r\nH", b" "])
 @given(answer=answers(keeps=True))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_connection_with_bytes_left_over_is_not_used_again(answer: Answer, extra: bytes, apart: bool) -> None:
     """Else the next request would get them for an answer."""
     connection = Connection()
@@ -209,7 +209,7 @@ def test_nothing_is_nothing() -> None:
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError()], ids=["closed", "reset"])
 @given(answer=answers(keeps=True), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_that_breaks_off_is_broken(answer: Answer, data: st.DataObject, error: Any) -> None:
     """Anywhere before its last byte."""
     connection = Connection()

@@ -140,7 +140,7 @@ async def test_no_get_is_a_5xx(tmp_path: Path) -> None:
         texts = values.map(lambda text: text.encode(errors="replace").decode())
         queries = st.dictionaries(st.sampled_from(["window", "threshold", "history"]), texts)
 
-        @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=150, suppress_health_check=list(HealthCheck), database=None)
         @given(st.sampled_from(loop_paths), texts, queries)
         def draw(path: str, name: str, query: dict[str, str]) -> None:
             asked.append((path.replace("{model}", quote(name, safe="")), query))

@@ -14,6 +14,7 @@ from runtime.engines.sim.options import SimOptions
 from state.database import StateError
 from state.sleep_marks import SleepMarks
 from tests.router.gateway import AT_ONCE, DIALECTS, SGLANG, VLLM, Spec, code_of, codes_of, text_of, until, whole
+from tests.router.proxy.scripted import raw
 
 pytestmark = pytest.mark.anyio
 
@@ -21,15 +22,16 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("options", DIALECTS, ids=["vllm", "sglang"])
 async def test_a_busy_model_stays_awake(tmp_path: Path, options: SimOptions) -> None:
     """409 once the drain deadline has passed; the model serves on, and its engine was never told."""
-    slow = replace(options, tokens_per_second=20.0)
     settings = {**AT_ONCE, "drain_timeout_seconds": 0.1}
-    async with whole(tmp_path, Spec("one", slow), sleep_manager=settings) as running:
-        busy = asyncio.create_task(running.complete("one", max_tokens=10))
-        await until(lambda: running.instance("one").in_flight == 1)
-        refused = await running.sleep("one")
-        assert code_of(refused) == (409, "still_busy")
-        assert (refused.json()["success"], refused.json()["instances"]) == (False, {"one": "ready"})
-        text_of(await busy)
+    async with whole(tmp_path, Spec("one", options), sleep_manager=settings) as running:
+        running.sims["one"].fault(silent_after_tokens={"tokens": 2, "times": 1})
+        async with raw(running) as stream:
+            await stream.post("/v1/completions", {"model": "one", "prompt": "x", "stream": True})
+            await stream.head()
+            refused = await running.sleep("one")
+            assert code_of(refused) == (409, "still_busy")
+            assert (refused.json()["success"], refused.json()["instances"]) == (False, {"one": "ready"})
+            text_of(await running.complete("one"))
         assert running.sims["one"].count("sleep_calls") == 0
 
 

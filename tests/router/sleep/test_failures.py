@@ -7,7 +7,6 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,10 +14,12 @@ from controller.fleet import origin
 from controller.fleet.state import State
 from runtime.engines.sim.options import SimOptions
 from runtime.engines.sim.server import serving
+from tests.ports import free_port
 from tests.router.gateway import (
     AT_ONCE,
     DIALECTS,
     VLLM,
+    Gateway,
     Sim,
     Spec,
     code_of,
@@ -28,11 +29,18 @@ from tests.router.gateway import (
     text_of,
     until,
     whole,
+    write_yaml,
 )
 
 pytestmark = pytest.mark.anyio
 both = pytest.mark.parametrize("options", DIALECTS, ids=["vllm", "sglang"])
 HASTY = {**AT_ONCE, "wake_timeout_seconds": 0.3}
+
+
+async def become_patient(running: Gateway, folder: Path) -> None:
+    """From now on a wake may take as long as it does on a busy machine."""
+    write_yaml(folder, [sim.spec.entry(sim.url) for sim in running.sims.values()])
+    assert (await running.client.post("/admin/reload")).status_code == 200
 
 
 @both
@@ -68,6 +76,7 @@ async def test_a_slow_wake(tmp_path: Path, options: SimOptions) -> None:
         await running.put_to_sleep("one")
         running.sims["one"].fault(slow_wake={"seconds": 0.5, "times": 1})
         assert code_of(await running.complete("one")) == (503, "wake_timeout")
+        await become_patient(running, tmp_path)
         await until(lambda: running.state("one") is not State.WAKING)
         assert not is_gibberish(text_of(await running.complete("one")))
 
@@ -79,6 +88,7 @@ async def test_a_wake_that_is_done_but_never_answered(tmp_path: Path, options: S
         await running.put_to_sleep("one")
         running.sims["one"].fault(wake_ok_but_timeout={"times": 1})
         assert code_of(await running.complete("one")) == (503, "wake_timeout")
+        await become_patient(running, tmp_path)
         await until(lambda: running.state("one") is not State.WAKING)
         assert not is_gibberish(text_of(await running.complete("one")))
 
@@ -111,7 +121,7 @@ async def test_dies_and_comes_back(
     tmp_path: Path, options: SimOptions, asleep: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests to a dead engine get 502 at once; back again it serves the next one, and nobody has to wake it."""
-    options = replace(options, model="one")
+    options = replace(options, model="one", port=free_port())
     async with AsyncExitStack() as life, AsyncExitStack() as next_life:
         sim = Sim(Spec("one", options), await life.enter_async_context(serving(options)), [])
         async with gateway(tmp_path, {"one": sim}) as running:
@@ -125,7 +135,7 @@ async def test_dies_and_comes_back(
             await until(lambda: running.state("one") is State.FAILED)
             monkeypatch.setattr(origin, "listener", lambda port: "2:200")
             monkeypatch.setattr(origin, "is_running", lambda process: process == "2:200")  # no longer this process
-            again = await next_life.enter_async_context(serving(replace(options, port=urlsplit(sim.url).port or 0)))
+            again = await next_life.enter_async_context(serving(options))
             running.instance("one").looked_at -= 10  # as if some time had passed
             assert codes_of(await asyncio.gather(*(running.complete("one") for _ in range(5)))) == {200}
             assert Sim(sim.spec, again, []).count("wake_calls") == 0

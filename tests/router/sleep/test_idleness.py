@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from controller.config.model import SleepSettings
 from controller.fleet.state import State
 from router.sleep.policy import Idleness, is_candidate
-from tests.router.gateway import AT_ONCE, SGLANG, VLLM, Spec, text_of, until, whole
+from tests.router.gateway import AT_ONCE, SGLANG, VLLM, Spec, engines, gateway, until, whole
 
 pytestmark = pytest.mark.anyio
 IDLE = Idleness(State.READY, can_sleep=True, in_flight=0, idle_seconds=11.0)
@@ -90,11 +92,16 @@ async def test_looked_at_once_more_as_it_begins(tmp_path: Path, monkeypatch: pyt
 async def test_a_busy_engine_is_not_idle(tmp_path: Path) -> None:
     """Requests that did not come through here keep an engine awake, and it is tried again when they have ended."""
     settings = {**QUICKLY, "drain_timeout_seconds": 0.05}
-    slow = replace(SGLANG, tokens_per_second=20.0)
-    async with whole(tmp_path, Spec("one", slow), sleep_manager=settings) as running:
-        sim = running.sims["one"]
-        body = {"model": "one", "prompt": "Once", "max_tokens": 10}
-        answer = await running.client.post(f"{sim.url}/v1/completions", json=body)
-        text_of(answer)
-        assert sim.count("sleep_calls") == 0
+    async with engines(Spec("one", SGLANG)) as sims, AsyncExitStack() as stack:
+        sim = sims["one"]
+        sim.fault(silent_after_tokens={"tokens": 2, "times": 1})
+        body = {"model": "one", "prompt": "Once", "max_tokens": 10, "stream": True}
+        async with (
+            httpx2.AsyncClient(trust_env=False) as other,
+            other.stream("POST", f"{sim.url}/v1/completions", json=body),
+        ):
+            running = await stack.enter_async_context(gateway(tmp_path, sims, sleep_manager=settings))
+            for state in (State.DRAINING, State.READY, State.DRAINING):
+                await until(lambda state=state: running.state("one") is state)  # type: ignore[misc]
+            assert sim.count("sleep_calls") == 0
         await until(lambda: running.state("one") is State.ASLEEP)

@@ -98,7 +98,7 @@ class Interleaving(RuleBasedStateMachine):
 
 
 TestInterleaving = Interleaving.TestCase
-TestInterleaving.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestInterleaving.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 @pytest.mark.parametrize("window", [1, 60, 3599, 3600, 3601, 7200, LONGEST_WINDOW])

@@ -81,7 +81,7 @@ async def stage(options: SimOptions) -> AsyncIterator[Sim]:
     deaths: list[int] = []
     async with (
         serving(options, deaths.append) as served,
-        httpx2.AsyncClient(base_url=served.url, timeout=5.0) as client,
+        httpx2.AsyncClient(base_url=served.url, timeout=15.0) as client,
     ):
         yield Sim(served, client, deaths)
 
@@ -102,7 +102,7 @@ def value_of(metrics: dict[str, float], name: str, **labels: str) -> float:
     )
 
 
-async def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
