@@ -40,6 +40,41 @@ class Row:
         return float(min(LAST_PAUSE, FIRST_PAUSE * 2 ** (self.failures - 1)))
 
 
+class Course:
+    """What a process went through. ``due``: when it is started again, if it is. ``asleep``: when it was last seen up.
+
+    ``now`` is on any clock, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.row = Row()
+        self.due: float | None = None
+        self.asleep = False
+        self._up_since: float | None = None
+        self._up_until = 0.0
+
+    @property
+    def given_up(self) -> bool:
+        return self.row.failures > 0 and self.row.pause is None
+
+    def see_up(self, now: float, *, asleep: bool = False) -> None:
+        self.due = None
+        self.asleep = asleep
+        self._up_until = now
+        if self.given_up:  # somebody else has started it
+            self.row = Row()
+        if self._up_since is None:
+            self._up_since = now
+
+    def fail(self, problem: str, now: float) -> str:
+        """It has failed once more: it is due after a pause, or given up. Returns what there is to tell of it."""
+        self.row = self.row.one_more(0.0 if self._up_since is None else self._up_until - self._up_since)
+        self._up_since = None
+        pause = self.row.pause
+        self.due = None if pause is None else now + pause
+        return f"{BUDGET} restarts in a row have not helped: {problem}" if self.given_up else problem
+
+
 @dataclass(frozen=True, slots=True)
 class Signs:
     """Of an instance whose process runs, in seconds: in its state, since its last answer to a look, and silent."""

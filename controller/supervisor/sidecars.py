@@ -12,37 +12,11 @@ from controller.fleet.errors import FleetError, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.journal import Happened
 from controller.supervisor.keeper import LaunchKeeper, sidecars_of
-from controller.supervisor.policy import BUDGET, Row
+from controller.supervisor.policy import Course
 from controller.supervisor.rounds import keep_looking
 from controller.supervisor.supervisor import RESTART
 
 log = logging.getLogger(__name__)
-
-
-class Course:
-    """What a sidecar went through. ``due``: when it is started again."""
-
-    def __init__(self) -> None:
-        self.row = Row()
-        self.due: float | None = None
-        self._up_since: float | None = None
-
-    @property
-    def given_up(self) -> bool:
-        return self.row.failures > 0 and self.row.pause is None
-
-    def see_up(self, now: float) -> None:
-        self.due = None
-        if self.given_up:  # somebody else has started it
-            self.row = Row()
-        if self._up_since is None:
-            self._up_since = now
-
-    def fail(self, now: float) -> None:
-        self.row = self.row.one_more(0.0 if self._up_since is None else now - self._up_since)
-        self._up_since = None
-        pause = self.row.pause
-        self.due = None if pause is None else now + pause
 
 
 class Sidecars:
@@ -96,9 +70,8 @@ class Sidecars:
             self._fleet.journal.tell(Happened.STARTED, model, name, cause=RESTART)
 
     def _fail(self, name: str, model: str, course: Course, problem: str) -> None:
-        course.fail(time.monotonic())
         log.warning("%s: %s", name, problem)
+        problem = course.fail(problem, time.monotonic())
         if course.given_up:
-            problem = f"{BUDGET} restarts in a row have not helped: {problem}"
             log.error("%s is given up: %s", name, problem)
             self._fleet.journal.tell(Happened.GIVEN_UP, model, name, detail=problem)

@@ -20,7 +20,7 @@ from controller.fleet.state import AWAKE, Hold, State
 from controller.fleet.transitions import Transitions
 from controller.supervisor import rounds
 from controller.supervisor.keeper import LaunchKeeper
-from controller.supervisor.policy import BUDGET, Row, Signs, hangs
+from controller.supervisor.policy import Course, Signs, hangs
 from controller.supervisor.rounds import keep_looking
 from state.desired_states import DesiredState, DesiredStates, Wanted
 
@@ -33,38 +33,12 @@ RESTART, MANUAL = "restart", "manual"
 UP = AWAKE | {State.ASLEEP}
 
 
-class History:
-    """What an instance went through: failures in a row, when it was up last, when it is due to be started again."""
-
-    def __init__(self) -> None:
-        self.row = Row()
-        self.due: float | None = None
-        self.asleep = False
-        self._up_since: float | None = None
-        self._up_until = 0.0
-
-    def see(self, state: State, now: float) -> None:
-        if state not in UP:
-            return
-        self.due = None
-        self.asleep = state is State.ASLEEP
-        self._up_until = now
-        if self._up_since is None:
-            self._up_since = now
-
-    def fail(self) -> Row:
-        up = 0.0 if self._up_since is None else self._up_until - self._up_since
-        self._up_since = None
-        self.row = self.row.one_more(up)
-        return self.row
-
-
 class Supervisor:
     def __init__(self, fleet: Fleet, keeper: LaunchKeeper, desired: DesiredStates) -> None:
         self._fleet = fleet
         self._keeper = keeper
         self._desired = desired
-        self._histories: WeakKeyDictionary[Instance, History] = WeakKeyDictionary()
+        self._courses: WeakKeyDictionary[Instance, Course] = WeakKeyDictionary()
         self._work: dict[Instance, asyncio.Task[None]] = {}
         self._stops: dict[Instance, asyncio.Task[None]] = {}
         self._deciding = asyncio.Lock()  # what is wanted must not change between reading it and acting on it
@@ -96,7 +70,8 @@ class Supervisor:
                 continue  # it has left while others were looked at
             if not self._keeper.can(name) or instance in self._work or transitions.under_way:
                 continue
-            self._of(instance).see(instance.state, instance.clock())
+            if instance.state in UP:
+                self._of(instance).see_up(instance.clock(), asleep=instance.state is State.ASLEEP)
             ended = instance.state in UP and processes.get(name) is False
             if ended or (instance.state is State.STOPPED and await self._keeper.runs(name)):
                 transitions.observe_soon()  # in the second case somebody else has started it
@@ -119,7 +94,7 @@ class Supervisor:
         async with self._deciding:
             await self._wish(chosen, Wanted.RUNNING, by)
             for one in down:
-                self._histories.pop(one, None)
+                self._courses.pop(one, None)
                 one.release()
         await _each([self._fleet.waker.wake(one, MANUAL) for one in down])
 
@@ -176,7 +151,7 @@ class Supervisor:
             transitions.observe_soon()
 
     async def _see_to(self, transitions: Transitions) -> None:
-        instance, history = transitions.instance, self._of(transitions.instance)
+        instance, course = transitions.instance, self._of(transitions.instance)
         instance.attended = self._fleet.config.launch.restart
         if instance.state is State.STOPPED and instance.hold is Hold.BY_HAND:
             instance.release()
@@ -188,15 +163,15 @@ class Supervisor:
         elif runs is None:
             return  # nobody has started it
         elif instance.state is State.STOPPED:
-            if history.due is not None and instance.clock() >= history.due and not self._is_loaded_beside(instance):
-                history.due = None
+            if course.due is not None and instance.clock() >= course.due and not self._is_loaded_beside(instance):
+                course.due = None
                 self._begin(instance, self._restart(transitions))
         elif reason := hangs(self._signs(instance), self._fleet.config.launch.ready_timeout_seconds):
             self._begin(instance, self._replace(transitions, reason))
 
     async def _has_crashed(self, transitions: Transitions) -> None:
-        instance, history = transitions.instance, self._of(transitions.instance)
-        asleep, ending = history.asleep, await self._keeper.ending(instance.name)
+        instance, course = transitions.instance, self._of(transitions.instance)
+        asleep, ending = course.asleep, await self._keeper.ending(instance.name)
         if instance.state is not State.FAILED:
             return  # somebody has started it meanwhile
         problem = f"its process ended ({ending})"
@@ -204,21 +179,18 @@ class Supervisor:
         instance.tell(Happened.CRASHED, detail=problem)
         await self._fail(transitions, problem)
         if asleep:
-            history.due = None  # nobody wanted it: the next request starts it
-        history.asleep = False
+            course.due = None  # nobody wanted it: the next request starts it
+        course.asleep = False
 
     async def _fail(self, transitions: Transitions, problem: str) -> None:
         """It has failed once more: it is due again after a pause, or given up."""
-        instance, history = transitions.instance, self._of(transitions.instance)
-        row = history.fail()
-        pause = row.pause
-        if pause is None:
-            problem = f"{BUDGET} restarts in a row have not helped: {problem}"
+        instance, course = transitions.instance, self._of(transitions.instance)
+        problem = course.fail(problem, instance.clock())
+        if course.given_up:
             log.error("%s is given up: %s", instance.name, problem)
             instance.tell(Happened.GIVEN_UP, detail=problem)
-            del self._histories[instance]  # whoever starts it by hand begins a new row
-        await transitions.fall(problem, pause, row.failures)
-        history.due = None if pause is None else instance.clock() + pause
+            del self._courses[instance]  # whoever starts it by hand begins a new row
+        await transitions.fall(problem, course.row.pause, course.row.failures)
 
     async def _restart(self, transitions: Transitions) -> None:
         instance = transitions.instance
@@ -252,8 +224,8 @@ class Supervisor:
         silent = now - instance.silent_since if instance.silent_since is not None else 0.0
         return Signs(instance.state, now - instance.since, now - instance.looked_at, silent)
 
-    def _of(self, instance: Instance) -> History:
-        return self._histories.setdefault(instance, History())
+    def _of(self, instance: Instance) -> Course:
+        return self._courses.setdefault(instance, Course())
 
     def _begin(self, instance: Instance, work: Coroutine[None, None, None]) -> None:
         """One thing at a time for each of them."""

@@ -13,6 +13,7 @@ from controller.supervisor.policy import (
     LAST_PAUSE,
     SILENT_SECONDS,
     UNHEALTHY_SECONDS,
+    Course,
     Row,
     Signs,
     hangs,
@@ -37,6 +38,44 @@ def test_only_failures_without_health_between_them_are_a_row(lives: list[float])
         assert row.failures == expected
         assert (row.pause is None) is (expected > BUDGET)
         assert row.pause is None or 0 < row.pause <= LAST_PAUSE
+
+
+def given_up() -> Course:
+    course = Course()
+    for _ in range(BUDGET + 1):
+        assert not course.given_up
+        problem = course.fail("it ended", 0.0)
+    assert problem == f"{BUDGET} restarts in a row have not helped: it ended"
+    return course
+
+
+def test_it_is_due_after_the_pause_of_its_row_until_it_is_up() -> None:
+    course = Course()
+    assert (course.due, course.fail("it ended", 100.0), course.due) == (None, "it ended", 101.0)
+    course.fail("it ended", 200.0)
+    assert course.due == 202.0
+    course.see_up(210.0)
+    assert course.due is None
+
+
+def test_a_row_ends_with_health_seen_and_not_with_time_that_passes() -> None:
+    """It may have ended at any moment since it was seen last."""
+    for seen, failures in ((HEALTHY_SECONDS - 1, 2), (HEALTHY_SECONDS, 1)):
+        course = Course()
+        course.fail("it ended", 0.0)
+        course.see_up(10.0)
+        course.see_up(10.0 + seen)
+        course.fail("it ended", 10_000.0)
+        assert course.row.failures == failures
+
+
+def test_whoever_starts_what_was_given_up_begins_a_new_row() -> None:
+    course = given_up()
+    assert course.due is None
+    course.see_up(10.0)
+    assert not course.given_up
+    course.fail("it ended", 20.0)
+    assert course.due == 21.0
 
 
 QUIET = Signs(State.READY, 1e6, 1.0, 0.0)

@@ -13,7 +13,7 @@ import pytest
 
 from controller.fleet import watcher
 from controller.fleet.state import Hold, State
-from controller.supervisor import policy, supervisor
+from controller.supervisor import policy
 from tests.controller.launch.conftest import Workplace
 from tests.router.gateway import code_of, text_of, until
 from tests.router.supervision.conftest import kept, sim, wait_for_the_end_of
@@ -94,7 +94,7 @@ async def test_one_that_dies_again_and_again_is_given_up_until_somebody_starts_i
     """The pauses grow, then a clear 503; by hand it gets its chances again."""
     broken = {"command": [["sh", "-c", "exit 3"]], "engine": "openai"}
     workplace.write({**sim("a"), **broken, "engine_args": []}, sleep_manager=ASLEEP_AT_ONCE)
-    with mock.patch.object(supervisor, "BUDGET", 1), mock.patch.object(policy, "BUDGET", 1):
+    with mock.patch.object(policy, "BUDGET", 1):
         async with kept(workplace) as fleet:
             await until(lambda: fleet.gateway.instance("a").hold is Hold.GIVEN_UP)
             assert fleet.gateway.state("a") is State.FAILED

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from controller.launch.exclusion import alone
-from controller.supervisor import policy, sidecars
+from controller.supervisor import policy
 from tests.controller.launch.conftest import Workplace
 from tests.ports import free_port
 from tests.router.gateway import until
@@ -74,7 +74,7 @@ async def test_while_a_launcher_is_at_work_nothing_is_said_of_it(workplace: Work
 async def test_one_that_dies_again_and_again_is_given_up_until_somebody_starts_it(workplace: Workplace) -> None:
     """By the launcher; then it has all its chances again."""
     workplace.write(both())
-    with mock.patch.object(sidecars, "BUDGET", 1), mock.patch.object(policy, "BUDGET", 1):
+    with mock.patch.object(policy, "BUDGET", 1):
         async with kept(workplace) as fleet:
             fleet.kill(BESIDE)
             await until(lambda: fleet.events(BESIDE) == ["crashed", "started"])
