@@ -225,13 +225,7 @@ class Operations:
     async def _up(self, tools: Tools, chosen: Sequence[Unit], wait: bool, *, asked: bool) -> int:
         outcomes = await tools.launcher.up(chosen, wait=wait, asked=asked)
         failures = {name: outcome.detail for name, outcome in outcomes.items() if outcome.state is State.FAILED}
-        rows = await tools.survey.rows(await self._rests(tools.launches, tools.desired), failures)
-        if not self._config.router.enable_router:
-            rows = [row for row in rows if row.name != FRONTEND]
-        say(self._out)
-        report.table(self._out, rows)
-        for name, reason in failures.items():
-            say(self._out, f"\n{name} failed: {reason}")
+        code = await self._sum_up(tools, failures)
         for name, outcome in outcomes.items():
             if outcome.state is State.NO_ROOM:
                 say(self._out, f"\n{name}: {outcome.detail}")
@@ -244,6 +238,17 @@ class Operations:
         report.address(self._out, self._config)
         for warning in report.openness(self._config):
             say(self._out, f"\n{warning}")
+        return code
+
+    async def _sum_up(self, tools: Tools, failures: Mapping[str, str]) -> int:
+        """What is there now, and what went wrong."""
+        rows = await tools.survey.rows(await self._rests(tools.launches, tools.desired), failures)
+        if not self._config.router.enable_router:
+            rows = [row for row in rows if row.name != FRONTEND]
+        say(self._out)
+        report.table(self._out, rows)
+        for name, reason in failures.items():
+            say(self._out, f"\n{name} failed: {reason}")
         return FAILED if failures else OK
 
     def _say_differences(self, outcomes: Mapping[str, Outcome]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 
 from controller.config.model import FRONTEND
-from controller.launch import report
 from controller.launch.display import say
 from controller.launch.gateway import Gateway, GatewayPlan, GatewayRefused, NoGateway
-from controller.launch.operations import BY, FAILED, OK, Operations, Tools, close_sessions
+from controller.launch.operations import BY, FAILED, OK, Operations, close_sessions
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane
 from controller.reload.rollout import Rollout, Steps, steps_of
@@ -94,13 +92,3 @@ class Changes(Operations):
         lines = [*own.in_place, *anew, *steps.lines()]
         for line in lines or ["nothing has changed"]:
             say(self._out, line)
-
-    async def _sum_up(self, tools: Tools, failures: Mapping[str, str]) -> int:
-        rows = await tools.survey.rows(await self._rests(tools.launches, tools.desired), failures)
-        if not self._config.router.enable_router:
-            rows = [row for row in rows if row.name != FRONTEND]
-        say(self._out)
-        report.table(self._out, rows)
-        for name, reason in failures.items():
-            say(self._out, f"\n{name} failed: {reason}")
-        return FAILED if failures else OK
