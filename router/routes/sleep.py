@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from controller.fleet.errors import FleetError
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.routes import Replicas
 from controller.fleet.state import SLEEPING, State
-from router import envelope
-from router.errors import ModelNotFound
 from router.outlook import Outlook, Outlooks
+from router.routes.action import Action, act
 from router.routes.endpoint import Endpoint, InForce, Query, flag
 from router.routes.traffic import IdleDetails, idle_details
 from router.sleep.manager import MANUAL, SleepManager
@@ -85,13 +81,6 @@ class Candidates(BaseModel):
     auto_sleep_enabled: bool
 
 
-class Action(BaseModel):
-    model_name: str
-    success: bool
-    message: str
-    instances: dict[str, State]
-
-
 def sleeping_model(replicas: Replicas) -> SleepingModel:
     """Of the instance that fell asleep last, for until then one was awake."""
     last = max((one for one in replicas.instances if one.state in SLEEPING), key=lambda one: one.asleep_since)
@@ -151,24 +140,12 @@ def sleep_endpoints(
         )
         return JSONResponse(answer.model_dump())
 
-    async def act(request: Request, verb: str, work: Callable[[Sequence[Instance]], Awaitable[None]]) -> Response:
-        name = request.path_params["model"]
-        found = fleet.find(name)
-        if found is None:
-            raise ModelNotFound(name)
-        try:
-            await work(found[1])
-        except FleetError as refused:
-            return refusal(request, name, found[1], refused)
-        message = f"Model {name} {verb} request successful"
-        return JSONResponse(action(name, True, message, found[1]).model_dump())
-
     async def sleep(request: Request) -> Response:
-        return await act(request, "sleep", manager.sleep)
+        return await act(request, fleet, "sleep", manager.sleep)
 
     async def wake(request: Request) -> Response:
         force = flag(request, FORCE)
-        return await act(request, "wake", lambda instances: manager.wake(instances, force=force))
+        return await act(request, fleet, "wake", lambda instances: manager.wake(instances, force=force))
 
     refusals = {404: "No such model or instance", 409: "Refused, with the reason", 502: "The engine did not do it"}
     return [
@@ -186,19 +163,3 @@ STATUS = ("/model/sleep/status", "/sleep/status")
 CANDIDATES = ("/model/sleep/candidates", "/sleep/candidates")
 SLEEP = ("/model/sleep/{model:path}", "/action/sleep/{model:path}")
 WAKE = ("/model/wake/{model:path}", "/action/wakeup/{model:path}")
-
-
-def action(name: str, success: bool, message: str, instances: Sequence[Instance]) -> Action:
-    return Action(
-        model_name=name, success=success, message=message, instances={one.name: one.state for one in instances}
-    )
-
-
-def refusal(request: Request, name: str, instances: Sequence[Instance], refused: FleetError) -> Response:
-    """kvcached's fields, and the error as the OpenAI client understands it."""
-    error = envelope.gateway_error(refused)
-    failed = action(name, False, str(refused), instances).model_dump()
-    body = {**failed, "retry_after_seconds": refused.retry_after, **envelope.content(error, request.scope["path"])}
-    response = JSONResponse(body, error.status)
-    response.raw_headers.extend(envelope.headers(error))
-    return response
