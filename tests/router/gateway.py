@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +42,8 @@ from runtime.engines.sim.engine import Engine
 from runtime.engines.sim.options import SimOptions
 from runtime.engines.sim.server import Served, listen, serving
 from runtime.engines.sim.text import NOISE
+from tests.patience import PATIENCE as PATIENCE
+from tests.patience import until as until
 from tests.ports import free_port
 from tests.runtime.engines.sim.stage import QUICK, readings, value_of
 
@@ -50,9 +52,6 @@ SGLANG = replace(VLLM, dialect="sglang")
 DIALECTS = (VLLM, SGLANG)
 AT_ONCE = {"min_sleep_duration": 0}
 """What nearly every test wants in ``sleep_manager``."""
-
-PATIENCE = 15.0
-"""Seconds that a test waits before it fails."""
 
 
 @dataclass(frozen=True)
@@ -288,14 +287,6 @@ async def no_task_left() -> AsyncIterator[None]:
     finally:
         _ours.set(outer)
     await until(lambda: all(task.done() for task in begun), 2.0)
-
-
-async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Wait for something that is certain to come, however busy the machine is."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.002)
 
 
 def text_of(answer: httpx2.Response) -> str:

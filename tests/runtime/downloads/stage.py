@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from runtime.downloads.listing import MARKER
@@ -19,10 +16,3 @@ def content(folder: Path) -> dict[str, bytes]:
 def names(folder: Path) -> list[str]:
     """What lies in a folder, hidden files too."""
     return sorted(file.name for file in folder.iterdir())
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.002)

@@ -20,8 +20,9 @@ from runtime.downloads.fetch import Artifact, Progress, corruption, fetch
 from runtime.downloads.keyed import fetch_keyed, folder_name
 from runtime.downloads.part import sync_folder
 from runtime.downloads.source import parse
+from tests.patience import until
 from tests.runtime.downloads.hub import Hub
-from tests.runtime.downloads.stage import content, names, until
+from tests.runtime.downloads.stage import content, names
 from tests.runtime.downloads.web_server import Page, Web
 
 pytestmark = pytest.mark.anyio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
@@ -10,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import httpx2
 
 from runtime.engines.sim.options import SimOptions
 from runtime.engines.sim.server import Served, serving
+from tests.patience import until
 from tests.ports import free_port
 
 CAPTURES = Path(__file__).parents[3] / "captures"
@@ -100,13 +100,6 @@ def value_of(metrics: dict[str, float], name: str, **labels: str) -> float:
         for series, value in metrics.items()
         if series.partition("{")[0] == name and all(label in series for label in wanted)
     )
-
-
-async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.002)
 
 
 def sse(text: str) -> list[tuple[str | None, Any]]:

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.runtime.engines.sim.stage import QUICK, SLOW, SLOW_SGLANG, Sim, stage, until, value_of
+from tests.patience import until
+from tests.runtime.engines.sim.stage import QUICK, SLOW, SLOW_SGLANG, Sim, stage, value_of
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,8 @@ import pytest
 
 from runtime.engines.sim.errors import ApiError
 from runtime.engines.sim.faults import KINDS, Faults
-from tests.runtime.engines.sim.stage import QUICK, SLOW, Sim, sse, stage, until
+from tests.patience import until
+from tests.runtime.engines.sim.stage import QUICK, SLOW, Sim, sse, stage
 
 pytestmark = pytest.mark.anyio
 

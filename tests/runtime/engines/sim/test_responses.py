@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.runtime.engines.sim.stage import QUICK, SGLANG, SLOW, Sim, sse, stage, until
+from tests.patience import until
+from tests.runtime.engines.sim.stage import QUICK, SGLANG, SLOW, Sim, sse, stage
 
 pytestmark = pytest.mark.anyio
 

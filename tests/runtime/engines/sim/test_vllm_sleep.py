@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.engines.sim.stage import QUICK, SLOW, readings, sse, stage, until, value_of
+from tests.patience import until
+from tests.runtime.engines.sim.stage import QUICK, SLOW, readings, sse, stage, value_of
 
 pytestmark = pytest.mark.anyio
 
