@@ -43,6 +43,24 @@ class Form(Protocol):
     def whole(self, generation: Generation) -> Response: ...
 
 
+class OpenAIForm:
+    """What completions and chat share in every dialect: how each chunk begins. A kind says what is around a token."""
+
+    object_name: str
+    token_head: str
+    token_tail: str
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._base = {
+            "id": reply.id,
+            "object": self.object_name,
+            "created": reply.created,
+            "model": reply.model,
+        }
+        self._head = f'data: {dump(self._base)[:-1]},"choices":[{{"index":0,{self.token_head}'
+
+
 class JsonResponse(Response):
     """JSON without spaces, as pydantic writes it."""
 

@@ -8,25 +8,11 @@ from typing import Any
 from starlette.responses import Response
 
 from runtime.engines.sim.errors import EngineDown, sglang_body
-from runtime.engines.sim.form import DONE, JsonResponse, Reply, dump, event, usage
+from runtime.engines.sim.form import DONE, JsonResponse, OpenAIForm, event, usage
 from runtime.engines.sim.generation import Generation
 
 
-class _SglangForm:
-    object_name: str
-    token_head: str
-    token_tail: str
-
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-        self._base = {
-            "id": reply.id,
-            "object": self.object_name,
-            "created": reply.created,
-            "model": reply.model,
-        }
-        self._head = f'data: {dump(self._base)[:-1]},"choices":[{{"index":0,{self.token_head}'
-
+class _SglangForm(OpenAIForm):
     def opening(self, generation: Generation) -> bytes:
         return b""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from runtime.engines.sim.form import DONE, JsonResponse, Reply, dump, event, failure_event, usage
+from runtime.engines.sim.form import DONE, JsonResponse, OpenAIForm, Reply, dump, event, failure_event, usage
 from runtime.engines.sim.generation import Generation
 from runtime.engines.sim.text import digest
 
@@ -16,22 +16,9 @@ def fingerprint(model: str) -> str:
     return f"vllm-0.32.0-{digest(model) & 0xFFFFFFFF:08x}"
 
 
-class _VllmForm:
-    """What completions and chat share; they differ in the choice."""
-
-    object_name: str
-    token_head: str
-    token_tail: str
-
+class _VllmForm(OpenAIForm):
     def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-        self._base = {
-            "id": reply.id,
-            "object": self.object_name,
-            "created": reply.created,
-            "model": reply.model,
-        }
-        self._head = f'data: {dump(self._base)[:-1]},"choices":[{{"index":0,{self.token_head}'
+        super().__init__(reply)
         self._prompt_tokens = 0
         self._said = 0
 

@@ -199,9 +199,12 @@ class Raw:
                 return b""
 
 
+def raw(gateway: Gateway) -> contextlib.AbstractAsyncContextManager[Raw]:
+    return raw_at(int(gateway.url.rstrip("/").rsplit(":", 1)[1]))
+
+
 @contextlib.asynccontextmanager
-async def raw(gateway: Gateway) -> AsyncIterator[Raw]:
-    port = int(gateway.url.rstrip("/").rsplit(":", 1)[1])
+async def raw_at(port: int) -> AsyncIterator[Raw]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
     try:
         yield Raw(reader, writer)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.ports import free_port
 from tests.router.gateway import PATIENCE
-from tests.router.proxy.scripted import Raw, Script, Scripted
+from tests.router.proxy.scripted import Raw, Script, Scripted, raw_at
 
 
 class Program:
@@ -36,15 +36,8 @@ class Program:
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 
-    @contextlib.asynccontextmanager
-    async def raw(self) -> AsyncIterator[Raw]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
-        try:
-            yield Raw(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+    def raw(self) -> contextlib.AbstractAsyncContextManager[Raw]:
+        return raw_at(self.port)
 
 
 @contextlib.asynccontextmanager
