@@ -49,9 +49,10 @@ class Company:
 
 
 @asynccontextmanager
-async def open_fleet(config: Config) -> AsyncIterator[Company]:
+async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncIterator[Company]:
     """Every instance has been looked at when this opens, and those that are up have their adapters.
 
+    ``has_predecessor``: another gateway has requests in flight there.
     Raises ``StateError`` when the database cannot be used.
     """
     async with open_database(config.state_url) as database, open_client() as client:
@@ -61,6 +62,7 @@ async def open_fleet(config: Config) -> AsyncIterator[Company]:
             return KINDS[spec.kind].connect(spec, client, config.sleep.wake_timeout_seconds)
 
         fleet = Fleet(config, lambda one: connect(one, one.spec.api_key), SleepMarks(database), Launches(database))
+        fleet.has_predecessor = has_predecessor
         credentials = Credentials(config.credentials_file, config.credentials)
         artifacts = Artifacts(config.adapters_folder, fetch_keyed, credentials, settings.read())
 

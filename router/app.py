@@ -109,8 +109,7 @@ def create_app(config: Config, *, has_predecessor: bool = False) -> Gateway:
 
     @asynccontextmanager
     async def lifespan(app: Gateway) -> AsyncIterator[None]:
-        async with open_gateway(config, key) as gateway:
-            gateway.fleet.has_predecessor = has_predecessor
+        async with open_gateway(config, key, has_predecessor) as gateway:
             app.live, app.reload = gateway, Reload(gateway)
             table = endpoints(gateway, app.reload, lambda: len(app.clients))
             app.router.routes.extend(endpoint.route() for endpoint in table)

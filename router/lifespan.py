@@ -142,9 +142,12 @@ class Live:
 
 
 @asynccontextmanager
-async def open_gateway(config: Config, key: Key) -> AsyncIterator[Live]:
-    """Every instance has been looked at when this opens. At the end, what still runs for clients is closed."""
-    async with open_fleet(config) as company:
+async def open_gateway(config: Config, key: Key, has_predecessor: bool) -> AsyncIterator[Live]:
+    """Every instance has been looked at when this opens. At the end, what still runs for clients is closed.
+
+    ``has_predecessor``: another gateway has requests in flight on engines.
+    """
+    async with open_fleet(config, has_predecessor=has_predecessor) as company:
         gateway = Live(config, company, key)
         gateway.put_idle_to_sleep()
         sweeping = asyncio.create_task(keep_sweeping(gateway.pools.values()))

@@ -86,7 +86,10 @@ class Finding:
         instance = self.instance
         if not await self._engine.healthy():
             gone = await self._forget_if_gone()
-            if not await self._has_slept() and await self._origin.starting():
+            before = await self._slept()
+            if before is not None:
+                instance.may_be(before)
+            if before is None and await self._origin.starting():
                 instance.enter_starting("it is starting")
             elif (rest := await self.keeper.rest(instance.name)) is not None:
                 self._wake = None
@@ -151,10 +154,12 @@ class Finding:
             pass
         return False
 
-    async def _has_slept(self) -> bool:
-        """Whether the process that listens there has been asleep, and so ready before, if under another gateway."""
-        mark = await self._marks.find()
-        return mark is not None and mark.process is not None and mark.process == await self._origin.process()
+    async def _slept(self) -> SleepMark | None:
+        """The mark of the process that listens there: it has been ready before, if under another gateway."""
+        mark = await self._marks.own()
+        if mark is None or mark.process is None or mark.process != await self._origin.process():
+            return None
+        return mark
 
     async def _sleeps(self, mark: SleepMark | None) -> bool | None:
         """Whether an engine that is up sleeps: by its own word, else by its mark."""

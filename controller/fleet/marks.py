@@ -36,6 +36,10 @@ class Marks:
         except StateError:
             log.exception("the sleep mark of %s could not be cleared", self._instance.name)
 
+    async def own(self) -> SleepMark | None:
+        """The mark of this instance, under the name that it has now."""
+        return (await self._kept.all()).get(self._instance.name)
+
     async def find(self) -> SleepMark | None:
         """The mark of this instance, or of its process under a name that the YAML had before."""
         marks = await self._kept.all()

@@ -31,10 +31,10 @@ from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
 from controller.fleet import fleet as fleet_module
 from controller.fleet.chronicle import Chronicle
-from controller.fleet.errors import Unavailable
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Event
+from controller.fleet.origin import Origin
 from controller.fleet.state import State
 from controller.launch.room import Room
 from controller.launch.unit import Unit
@@ -47,13 +47,13 @@ from controller.supervisor.supervisor import Supervisor
 from router.auth.guard import Key
 from router.lifespan import Live
 from router.reload import Reload
-from router.traffic.monitor import Outcome
 from runtime.engines.base import Engine
 from state.desired_states import DesiredState, Wanted
 from state.launches import Launches
 from state.sleep_marks import Phase, SleepMark
 from tests.controller.fleet.stage import FakeMarks, Steps
-from tests.controller.residency.tenant_engine import TenantEngine, TenantOrigin
+from tests.controller.residency.client import Client
+from tests.controller.residency.tenant_engine import NextGateway, NoOrigin, TenantEngine, TenantOrigin
 from tests.controller.residency.yard import LAUNCHER, NextDoor, NoLaunches, Yard, YardKeeper, YardLauncher, units_of
 
 SETTLES = 200
@@ -95,119 +95,6 @@ class NoAdapters(AdapterController):
 
     def rest(self) -> list[asyncio.Task[None]]:
         return []
-
-
-class Client:
-    """One request, as the pipeline sees it through.
-
-    ``outcome``: '' until it has one. ``phase``: where it is. ``lasts``: seconds; None: until told.
-    """
-
-    def __init__(self, house: House, model: str, seconds: float, lasts: float | None) -> None:
-        self.house = house
-        self.model = model
-        self.lasts = lasts
-        self.asked_at = house.loop.time()
-        self.deadline = self.asked_at + seconds
-        self.phase = "new"
-        self.outcomes: list[str] = []
-        self.reason = ""
-        self.instance: Instance | None = None
-        self.waited = 0.0
-        self.route = house.fleet.routes[model]
-        self.replicas = self.route.replicas
-        self.tracked = house.live.serving[model].traffic.begin(self.asked_at)
-        self.answer: asyncio.Future[None] = house.loop.create_future()
-        self.task = house.loop.create_task(self._run())
-
-    @property
-    def outcome(self) -> str:
-        return ", ".join(self.outcomes)
-
-    def finish(self) -> None:
-        """Its answer is whole, unless its engine has fallen asleep over it."""
-        if self.instance is not None and cast(TenantEngine, self.instance.engine).asleep:
-            self.breaks()
-        elif not self.answer.done():
-            self.answer.set_result(None)
-
-    def breaks(self) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(ConnectionResetError())
-
-    def leave(self) -> None:
-        if self.phase == "new":  # its task will never begin
-            self._ends("left")
-        self.task.cancel()
-
-    def _ends(self, outcome: str) -> None:
-        self.phase = "over"
-        self.outcomes.append(outcome)
-        self.tracked.end(Outcome.SUCCESSFUL if outcome == "served" else Outcome.FAILED, 200)
-
-    async def _run(self) -> None:
-        try:
-            self.phase = "waiting"
-            try:
-                self.instance = await self._acquired()
-            finally:
-                self.phase = "between"
-                self.waited = self.house.loop.time() - self.asked_at
-                if self.house.loop.time() > self.deadline + 0.01:
-                    self.house.wrong.append(f"{self.model} was made to wait beyond its deadline")
-        except Unavailable as refusal:
-            self.reason = str(refusal)
-            self._ends(type(refusal).__name__)
-        except asyncio.CancelledError:
-            self._ends("left")
-        else:
-            await self._be_served(self.instance)
-
-    async def _acquired(self) -> Instance:
-        while True:
-            among, choose = self.route.instances, self.house.choose
-            instance = self.replicas.try_acquire(among, choose)
-            if instance is None:
-                instance = await self.replicas.acquire(among, choose, self.deadline)
-            if instance in self.route.rename:
-                assert instance in self.house.live.pools, f"{instance.name} has no connections any more"
-                return instance
-            instance.end()
-
-    async def _be_served(self, instance: Instance) -> None:
-        self.phase = "in flight"
-        engine, abandoned = cast(TenantEngine, instance.engine), False
-        try:
-            await asyncio.sleep(0.001)  # it goes over a wire
-            if not engine.there:
-                raise ConnectionRefusedError
-            if engine.meddled:
-                raise ConnectionResetError
-            if engine.asleep:
-                engine.steps.happened.append("reached asleep")
-            engine.serving.add(self)
-            if self.lasts is not None:
-                self.house.loop.call_later(self.lasts, self.finish)
-            await self.answer
-            instance.answered()
-            self._ends("served")
-        except asyncio.CancelledError:
-            abandoned = True
-            self._ends("left")
-            if self in engine.serving:
-                engine.running += 1  # an engine goes on for a while
-                self.house.loop.call_later(0.3, self._given_up, engine, engine.process)
-        except ConnectionError:
-            self._ends("broke")
-            self.replicas.look_at(instance)
-        finally:
-            engine.serving.discard(self)
-            instance.end(abandoned=abandoned)
-
-    @staticmethod
-    def _given_up(engine: TenantEngine, process: str) -> None:
-        if engine.running and engine.process == process and engine.there:
-            engine.running -= 1
 
 
 class House:
@@ -260,7 +147,13 @@ class House:
             engine.asleep, engine.level = True, 1 if taken <= free else 2
             free -= taken if engine.level == 1 else 0
             self.marks.kept[name] = SleepMark(name, Phase.ASLEEP, engine.level, "manual", 0.0, engine.process)
+        self._patched = mock.patch.object(fleet_module, "Origin", self._origin_of)
+        self._patched.start()
         self._open = contextlib.AsyncExitStack()
+        self.serves = asyncio.Event()
+        self.elders: dict[Live, asyncio.Task[None]] = {}  # gateways before this one
+        self.finishing: dict[Live, asyncio.Task[None]] = {}
+        self.busy: set[Live] = set()  # those of them with something in flight on an engine
         self.live: Live
         self.reload: Reload
         self.open()
@@ -311,7 +204,7 @@ class House:
             client.leave()
         for task in self.by_hand:
             self.lose_interest(task)
-        self.loop.run_until_complete(self._open.aclose())
+        self.loop.run_until_complete(self._closing())
         self.loop.turn(3)
         for engine in self.engines.values():
             engine.running = 0
@@ -323,40 +216,84 @@ class House:
         for engine in self.engines.values():
             while engine.at_work:
                 self.loop.pass_time(1.0)
+        self._patched.stop()
         self.loop.end()
         logging.getLogger().removeHandler(self._ears)
         self._folder.cleanup()
 
+    async def _closing(self) -> None:
+        for finishing in self.finishing.values():
+            finishing.cancel()
+        await asyncio.gather(*self.elders.values(), self._open.aclose())
+
     async def _opening(self) -> None:
+        self.serves.clear()
         self._open = contextlib.AsyncExitStack()
         self.live = await self._open.enter_async_context(self._gateway(self._read(self.file)))
         self.reload = Reload(self.live, self._read)
         self._open.push_async_callback(self.reload.aclose)
+        self._tell_if_alone()
+        self.serves.set()
+
+    def succeed(self) -> None:
+        """The next gateway takes over: ``launch.py --restart-gateway``. The one before finishes what it has."""
+        self.loop.run_until_complete(self._leaving())
+        self.open()
+
+    async def _leaving(self) -> None:
+        self.serves.clear()
+        self.live.leave("http://127.0.0.1:1")
+        self.busy.add(self.live)
+        asked = [task for task in self.by_hand if not task.done()]
+        self.finishing[self.live] = self.loop.create_task(self._finish(self.live, asked))
+        self.elders[self.live] = self.loop.create_task(self._end(self.live, self._open))
+
+    async def _finish(self, elder: Live, asked: list[asyncio.Task[None]]) -> None:
+        await elder.farewells.all_ended()
+        self._is_empty(elder)
+        while any(client.live is elder and not client.outcome for client in self.clients):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _end(self, elder: Live, opened: contextlib.AsyncExitStack) -> None:
+        await asyncio.wait([self.finishing[elder]])
+        self._is_empty(elder)
+        await opened.aclose()
+        del self.finishing[elder], self.elders[elder]
+
+    def _is_empty(self, elder: Live) -> None:
+        self.busy.discard(elder)
+        self._tell_if_alone()
+
+    def _tell_if_alone(self) -> None:
+        if not self.busy:
+            self.live.fleet.has_predecessor = False
+            self.live.arbiter.look_soon()
 
     @contextlib.asynccontextmanager
     async def _gateway(self, config: Config) -> AsyncIterator[Live]:
         """As ``controller.service`` and ``router.lifespan`` put it together."""
 
-        def connect(one: InstanceConfig) -> Engine:
-            return self.engines[one.name]
-
-        def origin_of(one: InstanceConfig, _: Launches) -> TenantOrigin:
-            return TenantOrigin(self.engines[one.name], self.yard.launched)
-
         clock = self.loop.time
-        with mock.patch.object(fleet_module, "Origin", origin_of):
-            fleet = Fleet(config, connect, self.marks, NoLaunches(), clock, clock)
-            keeper = YardKeeper(fleet, self.yard)
-            fleet.put_in_keeping(keeper)
-            supervisor = Supervisor(fleet, keeper, self.yard.wishes)
-            async with arbitrated(fleet) as arbiter, fleet.watched(), supervisor.running():
-                company = Company(fleet, NoAdapters(), arbiter, cast(Chronicle, None), supervisor)
-                live = Live(config, company, Key(None))
-                live.put_idle_to_sleep()
-                try:
-                    yield live
-                finally:
-                    await live.aclose()
+        fleet = Fleet(config, self._connect, self.marks, NoLaunches(), clock, clock)
+        fleet.has_predecessor = bool(self.busy)
+        keeper = YardKeeper(fleet, self.yard)
+        fleet.put_in_keeping(keeper)
+        supervisor = Supervisor(fleet, keeper, self.yard.wishes)
+        async with arbitrated(fleet) as arbiter, fleet.watched(), supervisor.running():
+            company = Company(fleet, NoAdapters(), arbiter, cast(Chronicle, None), supervisor)
+            live = Live(config, company, Key(None))
+            live.put_idle_to_sleep()
+            try:
+                yield live
+            finally:
+                await live.aclose()
+
+    def _connect(self, one: InstanceConfig) -> Engine:
+        return self.engines[one.name] if one.name in self.engines else NextGateway()
+
+    def _origin_of(self, one: InstanceConfig, _: Launches) -> Origin:
+        return TenantOrigin(self.engines[one.name], self.yard.launched) if one.name in self.engines else NoOrigin()
 
     # -- what happens in it --------------------------------------------------------------------------------------
 
@@ -497,7 +434,8 @@ class House:
         for name, instance in self.fleet.instances.items():
             engine = self.engines[name]
             self._settle_astray(engine, instance)
-            unsure = instance.state in (State.UNKNOWN, State.FAILED)  # it is taken for awake and asleep
+            ends = instance.state is State.FALLING_ASLEEP and not instance.level  # its process
+            unsure = instance.state in (State.UNKNOWN, State.FAILED) or ends  # it may be taken for awake and asleep
             if engine.astray or unsure:
                 for place, size in books.held[name].items():
                     allowed[place] = allowed.get(place, 0) + size

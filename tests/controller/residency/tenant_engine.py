@@ -10,6 +10,7 @@ from controller.fleet.origin import Origin
 from controller.residency.footprint import Footprint
 from controller.residency.memory import NOTHING, Memory, larger
 from runtime.engines.base import EngineTimeout, EngineUnreachable, Sight
+from runtime.engines.spec import Capabilities
 from tests.controller.fleet.stage import FakeEngine, Steps, refused, unreachable
 
 
@@ -196,6 +197,34 @@ class TenantEngine(FakeEngine):
         """By somebody else, whatever it has."""
         if self.there and not self.asleep:
             self.asleep, self.level, self.meddled, self.astray = True, level, True, True
+
+
+class NextGateway(FakeEngine):
+    """What a gateway that leaves passes its requests on to."""
+
+    def __init__(self) -> None:
+        super().__init__(Steps(), tells=False)
+        self.capabilities = Capabilities(sleep=False, tells_sleep=False, adapters=False)
+
+    async def is_asleep(self) -> bool | None:
+        return False
+
+
+class NoOrigin(Origin):
+    """Of what runs elsewhere."""
+
+    def __init__(self) -> None: ...
+
+    async def process(self) -> str | None:
+        return None
+
+    async def pids(self) -> frozenset[int]:
+        return frozenset()
+
+    async def starting(self) -> bool:
+        return False
+
+    async def was_ready(self) -> None: ...
 
 
 class TenantOrigin(Origin):

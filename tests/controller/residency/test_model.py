@@ -18,14 +18,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from controller.fleet.errors import FleetError
 from controller.fleet.instance import EVICTED
 from controller.fleet.state import State
+from controller.launch.gateway import GatewayRefused
 from controller.residency.memory import HOST, total
+from router.errors import GatewayError
 from tests.controller.fleet.stage import Held
-from tests.controller.residency.house import Client, House, launched, tenant
+from tests.controller.residency.client import Client
+from tests.controller.residency.house import House, launched, tenant
 from tests.controller.residency.tenant_engine import TenantEngine
 
 CAPACITY = {0: 80, 1: 60}
 FAULTS = ("wake refused", "wake late", "wake late, undone", "sleep late", "sleep late, undone", "start refused")
 STEPS = ("sleep", "wake", "busy", "is_asleep", "healthy")
+REFUSALS = FleetError | GatewayError | GatewayRefused
 SETTLED = {State.READY, State.ASLEEP, State.STOPPED}
 NUMBERS = st.integers(0, 99)
 SECONDS = st.sampled_from([0.0, 0.01, 0.5, 3.0, 20.0])
@@ -199,6 +203,11 @@ class Fleet(RuleBasedStateMachine):
         self.house.close()
         self.house.open()
 
+    @rule()
+    @precondition(lambda self: len(self.house.elders) < 3)
+    def succeed(self) -> None:
+        self.house.succeed()
+
     # -- another YAML --------------------------------------------------------------------------------------------
 
     @rule(number=NUMBERS)
@@ -328,7 +337,7 @@ class Fleet(RuleBasedStateMachine):
         house = self.house
         quiet = all(one.state in SETTLED for one in house.fleet.instances.values()) and not house.arbiter.leaving
         ended = all(one.outcome for one in house.clients) and all(task.done() for task in house.by_hand)
-        return quiet and ended and len(house.live.pools) == len(house.fleet.instances)
+        return quiet and ended and not house.elders and len(house.live.pools) == len(house.fleet.instances)
 
     def _let_all_go(self) -> None:
         for engine in self.house.engines.values():
@@ -350,12 +359,13 @@ class Fleet(RuleBasedStateMachine):
         assert [one.name for one in house.instances if one.in_flight] == []
         assert set(house.live.pools) == set(house.fleet.instances.values())
         assert {model: one.in_flight for model, one in house.live.traffic.models.items() if one.in_flight} == {}
+        assert house.elders == {}
         assert (house.arbiter.waiting, house.arbiter.leaving) == ((), frozenset())
         for task in house.by_hand:
             assert task.done()
             if task.cancelled():
                 assert task in house.uninteresting, task
-            elif (error := task.exception()) is not None and not isinstance(error, FleetError):
+            elif (error := task.exception()) is not None and not isinstance(error, REFUSALS):
                 raise error
 
     def _everything_works(self) -> None:

@@ -17,7 +17,8 @@ from controller.residency import arbiter
 from controller.residency.arbiter import Arbiter
 from controller.residency.books import Books
 from state.desired_states import Wanted
-from tests.controller.residency.house import Client, House, launched, tenant
+from tests.controller.residency.client import Client
+from tests.controller.residency.house import House, launched, tenant
 
 ROOM_FOR_ONE = {0: 80}
 SOON = {"min_awake_seconds": 0, "max_wait_seconds": 2}
@@ -64,18 +65,6 @@ def test_a_request_at_the_idle_edge_keeps_its_model_awake(house: House, step: st
     house.loop.pass_time(1)
     assert served(asking) and asleep.exception() is not None
     assert "sleep 1" not in house.engines["a"].steps.happened
-
-
-def test_where_marks_cannot_be_written_nobody_is_told_to_leave_again_and_again(house: House) -> None:
-    """The disk is full: no engine sleeps without its mark. Who waits is served once there is room on it."""
-    house.marks.broken = True
-    asking = house.ask("b", lasts=0.1)
-    house.loop.pass_time(10)
-    assert asking.phase == "waiting" and house.state("a") is State.READY
-    assert len([event for event in house.told if event.what is Happened.EVICTED]) <= 2 * 10 + 1
-    house.marks.broken = False
-    house.loop.pass_time(2)
-    assert served(asking)
 
 
 def test_a_request_after_the_edge_wakes_its_model_again(house: House) -> None:
