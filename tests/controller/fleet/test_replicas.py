@@ -123,13 +123,20 @@ async def test_retries_until_it_wakes() -> None:
     assert stage.happened.count("wake 1") == 3
 
 
-async def test_gives_up_after_some_failures() -> None:
+async def test_gives_up_after_some_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that never wakes fails all that wait, with the reason, long before their deadline."""
     stage = Stage()
     await stage.fall_asleep()
     stage.steps.fail("wake", *[refused()] * 9)
+    tries = [stage.engine.hold("wake") for _ in range(3)]
     model = replicas(stage)
-    outcomes = await asyncio.gather(*(acquire(model) for _ in range(10)), return_exceptions=True)
+    asking = [asyncio.create_task(acquire(model, 60.0)) for _ in range(10)]
+    for one in tries:
+        await one.arrives()
+        if one is tries[-1]:  # who waits looks before it is due again
+            monkeypatch.setattr("controller.fleet.instance.FIRST_RETRY", 5.0)
+        one.go.set()
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {WakeFailed}
     assert stage.happened.count("wake 1") == 3
 
