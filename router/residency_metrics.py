@@ -92,11 +92,11 @@ class ResidencyMetrics(Collector):
         labels = ["place", "model", "instance", "state"]
         held = GaugeMetricFamily("torpor_memory_held_bytes", "Of each place, by who holds it.", labels=labels)
         capacity = GaugeMetricFamily("torpor_memory_capacity_bytes", "Of each place.", labels=["place"])
-        books = self._arbiter.books()
+        books, holders = self._arbiter.books(), self._arbiter.holders
         for name, amounts in books.held.items():
-            one = self._fleet.instances[name]
+            one = holders[name]
             for place, size in amounts.items():
-                held.add_metric([place, one.config.model, name, one.state], size)
+                held.add_metric([place, one.config.model, name, one.engine_state], size)
         for place, size in books.capacity.items():
             capacity.add_metric([place], size)
         yield from (held, capacity)

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 from controller.config.model import Config
 from controller.config.model import Instance as InstanceConfig
@@ -60,7 +59,7 @@ class Fleet:
         self.instances: dict[str, Instance] = {}
         self.models: dict[str, Replicas] = {}
         self.routes: dict[str, Route] = {}
-        self.departed: WeakSet[Instance] = WeakSet()  # from the configuration, though not from all that they have
+        self.departed: dict[str, Transitions] = {}  # out of the configuration; each may hold its memory still
         self._connect = connect
         self._marks = marks
         self._launches = launches
@@ -87,8 +86,9 @@ class Fleet:
         _become(self.instances, {name: one.instance for name, one in self.transitions.items()})
         self._regroup(config, leaving)
         left = [one for name, one in before.items() if self.transitions.get(name) is not one]
-        self.departed.update(one.instance for one in left)
+        self.departed.update((one.instance.name, one) for one in left)
         for name, one in self.transitions.items():
+            self.departed.pop(name, None)  # whatever runs there is this one's now
             if before.get(name) is not one:
                 for host in self._hosts:
                     host(one)
@@ -129,6 +129,12 @@ class Fleet:
             if not route.configured and route.model not in leaving and models.get(route.model) is route.replicas:
                 routes.setdefault(name, route)
         _become(self.routes, routes)
+
+    def forget(self, departed: Transitions) -> None:
+        """It holds nothing any more."""
+        if self.departed.get(departed.instance.name) is departed:
+            del self.departed[departed.instance.name]
+            self.waker.renewed()
 
     def find(self, name: str) -> tuple[str, tuple[Instance, ...]] | None:
         """The instances that ``name`` means: of a model, by any of its names, or one instance."""

@@ -106,6 +106,7 @@ class Instance:
         self._retry_at = float("-inf")
         self._drain: Drain | None = None
         self._farewell: Drain | None = None  # out of the configuration
+        self._left_in: State | None = None
 
     def configure(self, config: InstanceConfig, engine: Engine) -> None:
         """Other settings of the same engine."""
@@ -320,10 +321,22 @@ class Instance:
         """Note in the journal what has happened to it."""
         self.journal.tell(what, self.config.model, self.name, cause=cause, detail=detail, seconds=seconds, level=level)
 
+    @property
+    def has_left(self) -> bool:
+        """The configuration."""
+        return self._left_in is not None
+
+    @property
+    def engine_state(self) -> State:
+        """Its state; once it is out of the configuration the one it left in, for its engine is let be."""
+        return self._left_in or self.state
+
     def retire(self) -> None:
         """It is not in the configuration any more: nothing new goes there, whatever was under way finds."""
         self.problem = "it has been taken out of the configuration"
+        self._left_in, gone = self.state, self.gone
         self._enter(State.FAILED)
+        self.gone = gone
         self._farewell = Drain()
 
     async def emptied(self) -> None:

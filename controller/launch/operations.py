@@ -134,6 +134,7 @@ class Operations:
         report.table(self._out, rows)
         for orphan in astray:
             say(self._out, f"\n{orphan}; --stop {orphan.unit} ends it")
+        await self._say_strays()
         return OK if all(row.healthy for row in rows) else FAILED
 
     async def kill_all(self) -> int:
@@ -230,9 +231,7 @@ class Operations:
             if outcome.state is State.NO_ROOM:
                 say(self._out, f"\n{name}: {outcome.detail}")
         self._say_differences(outcomes)
-        for pane in self._ours(await asyncio.to_thread(self._tmux.panes)):
-            if pane.unit not in {unit.name for unit in self.units}:
-                say(self._out, f"\n{pane.session} is not in the YAML any more and was left alone: --stop {pane.unit}")
+        await self._say_strays()
         if not wait and any(plan.before(unit, chosen) for unit in chosen):
             say(self._out, "\n--no-wait: engines that may share a GPU load at the same time, and may run out of memory")
         report.address(self._out, self._config)
@@ -250,6 +249,11 @@ class Operations:
         for name, reason in failures.items():
             say(self._out, f"\n{name} failed: {reason}")
         return FAILED if failures else OK
+
+    async def _say_strays(self) -> None:
+        for pane in self._ours(await asyncio.to_thread(self._tmux.panes)):
+            if pane.unit not in {unit.name for unit in self.units}:
+                say(self._out, f"\n{pane.session} is not in the YAML any more and was left alone: --stop {pane.unit}")
 
     def _say_differences(self, outcomes: Mapping[str, Outcome]) -> None:
         for name, outcome in outcomes.items():

@@ -164,14 +164,15 @@ class Arbiter:
         return frozenset(self._leaving)
 
     def books(self) -> Books:
-        instances = self._holders()
+        instances = self.holders
         capacity = tenants.capacity(instances.values(), self.config.capacity, self._measured)
         return self._ledger.books(instances, capacity, self._granted)
 
-    def _holders(self) -> Mapping[str, Instance]:
-        """Those in the configuration, and those that have left it and still answer."""
-        gone = {one.name: one for one in self._fleet.departed if one.in_flight}
-        return {**gone, **self._fleet.instances} if gone else self._fleet.instances
+    @property
+    def holders(self) -> Mapping[str, Instance]:
+        """Those in the configuration, and those that have left it and still answer, or have a process."""
+        departed = {name: one.instance for name, one in self._fleet.departed.items()}
+        return {**departed, **self._fleet.instances} if departed else self._fleet.instances
 
     # -- looking and deciding ------------------------------------------------------------------------------------
 
@@ -250,8 +251,8 @@ class Arbiter:
                 granted=one.name in self._granted,
                 spared=self._fleet.has_predecessor or one.name in self._spared,
             )
-            for one in self._holders().values()
-            if one.state not in ASIDE or one.name in self._granted or one.name in wished
+            for one in self.holders.values()
+            if one.engine_state not in ASIDE or one.name in self._granted or one.name in wished
         ]
 
     def _rules(self) -> Rules:

@@ -36,6 +36,7 @@ class Resident:
     ``idle``: nothing is in flight on it, and nobody waits for it.
     ``awake_seconds``, ``idle_seconds``: since it became ready, since it was used last.
     ``wake_seconds``: what it takes to bring it back. ``priority``: each step doubles its worth.
+    ``departed``: it is out of the configuration, so nobody here can tell it to leave.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Resident:
     idle_seconds: float = 0.0
     wake_seconds: float = 1.0
     priority: int = 0
+    departed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,8 @@ class _Room:
         patience = max(0.0, self._rules.max_wait_seconds - wish.waits)
         if self._ripe < patience:
             return Wait(wish.model, "who could leave has only just woken", self._ripe)
+        if left := [one.name for one in self._residents.values() if one.departed and one.idle]:
+            return Wait(wish.model, f"{left[0]!r} is not in the configuration any more, but still runs", patience)
         return Wait(wish.model, "everybody who could leave is busy", patience)
 
 

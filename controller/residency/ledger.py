@@ -25,8 +25,8 @@ class Ledger:
             del self._grounds[name]
             self._add(self._held.pop(name), -1)
         for name, one in instances.items():
-            taken = name in granted
-            grounds = (one.state, one.level, one.maybe_asleep, one.gone, taken, one.config.footprint, one.measured)
+            taken, state = name in granted, one.engine_state
+            grounds = (state, one.level, one.maybe_asleep, one.gone, taken, one.config.footprint, one.measured)
             if self._grounds.get(name) != grounds:
                 self._grounds[name] = grounds
                 self._add(self._held.get(name, {}), -1)
@@ -40,4 +40,5 @@ class Ledger:
 
 
 def _held(one: Instance, *, granted: bool) -> Memory:
-    return held(footprint_of(one), one.state, one.level, maybe_asleep=one.maybe_asleep, granted=granted, gone=one.gone)
+    state, figures = one.engine_state, footprint_of(one)
+    return held(figures, state, one.level, maybe_asleep=one.maybe_asleep, granted=granted, gone=one.gone)

@@ -73,12 +73,13 @@ def resident(
 ) -> Resident:
     """``waited_for``: requests for its model wait. ``spared``: it was asked to leave lately, and could not."""
     settings, now, asleep = config.settings_of(instance.config.model), instance.clock(), levels(instance)
+    state = instance.engine_state
     if leaving is not None:  # other settings may wish for another level by now
         asleep = {leaving: footprint_of(instance).at(leaving), **asleep}
     return Resident(
         name=instance.name,
         model=instance.config.model,
-        awake=granted or instance.state in HOLDING or (instance.state is State.FAILED and not instance.gone),
+        awake=granted or state in HOLDING or (state is State.FAILED and not instance.gone),
         asleep=asleep,
         leaving=leaving,
         settled=instance.state is State.READY and not spared,
@@ -88,4 +89,5 @@ def resident(
         idle_seconds=now - max(instance.used_at, instance.ready_since),
         wake_seconds=wake_seconds(instance),
         priority=settings.priority,
+        departed=instance.has_left,
     )

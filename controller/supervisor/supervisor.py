@@ -57,10 +57,19 @@ class Supervisor:
 
     async def look(self) -> None:
         """Look once at all of them, and begin what is to be done."""
+        for departed in list(self._fleet.departed.values()):
+            await self._see_off(departed)
         if self._fleet.has_predecessor:
             return  # they are still that gateway's to see to
         async with self._deciding:
             await self._look()
+
+    async def _see_off(self, departed: Transitions) -> None:
+        """The memory of one that is out of the configuration is taken until nothing of it runs."""
+        instance = departed.instance
+        if instance.in_flight or departed.under_way or await self._keeper.runs(instance.name):
+            return
+        self._fleet.forget(departed)
 
     async def _look(self) -> None:
         wanted, processes = await self._desired.all(), await self._keeper.processes()

@@ -51,6 +51,15 @@ class Tenant(BaseModel):
     leaving: bool
 
 
+class Departed(BaseModel):
+    """One that is out of the configuration, and still has requests or a process. ``state``: of its engine."""
+
+    model: str
+    state: State
+    in_flight: int
+    held: dict[str, int]
+
+
 class WaitingModel(BaseModel):
     """A model that waits for room. ``position``: 1 is next. ``requests``: how many of its requests wait."""
 
@@ -65,6 +74,7 @@ class WaitingModel(BaseModel):
 class Residency(BaseModel):
     places: dict[str, Place]
     instances: dict[str, Tenant]
+    departed: dict[str, Departed]
     waiting: list[WaitingModel]
     max_wait_seconds: float
     min_awake_seconds: float
@@ -111,6 +121,13 @@ def _residency(arbiter: Arbiter, fleet: Fleet) -> Residency:
     return Residency(
         places=places,
         instances=tenancies,
+        departed={
+            name: Departed(
+                model=one.config.model, state=one.engine_state, in_flight=one.in_flight, held=dict(books.held[name])
+            )
+            for name, one in arbiter.holders.items()
+            if name not in fleet.instances
+        },
         waiting=[
             WaitingModel(
                 model=one.model,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx2
 import pytest
 
+from controller.residency.memory import GIB
 from tests.controller.launch.conftest import Workplace
 from tests.controller.reload.test_rollout import Place, sim, three_with_room_for_two
 from tests.ports import free_port
@@ -101,3 +103,26 @@ def test_new_ones_on_separate_gpus_are_started_together(workplace: Workplace) ->
     starts, comes = ({name: told.index(f"{name}: {what}") for name in "bcd"} for what in ("starting", "ready"))
     assert max(starts["b"], starts["c"]) < min(comes.values()), shown
     assert comes["c"] < starts["d"], shown
+
+
+def test_one_that_the_yaml_has_lost_is_counted_as_long_as_it_runs(workplace: Workplace) -> None:
+    """``POST /admin/reload`` ends nothing: it is named, with what it holds, until somebody does."""
+    place = Place(workplace)
+    models, sections = three_with_room_for_two(pinned=False)
+    models[2]["start"] = "asleep"
+    place.write(*models, sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    sections["models"] = {"b": {"pinned": False}}
+    place.write(*models[1:], sections=sections)
+    assert httpx2.post(f"{place.url}/admin/reload", trust_env=False).status_code == 200
+    found = residency(place)
+    assert found["departed"] == {"a": {"model": "a", "state": "ready", "in_flight": 0, "held": {"gpu0": 30 * GIB}}}
+    assert found["places"]["gpu0"]["free"] == 2 * GIB
+    metrics = httpx2.get(f"{place.url}/metrics", trust_env=False).text
+    assert 'torpor_memory_held_bytes{instance="a",model="a",place="gpu0",state="ready"}' in metrics
+    assert "kvcached-a is not in the YAML any more and was left alone: --stop a" in place.do("status")[1]
+    assert place.do("stop", names=["a"])[0] == 0
+    deadline = time.monotonic() + 10
+    while residency(place)["departed"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert residency(place)["places"]["gpu0"]["free"] == 32 * GIB

@@ -431,11 +431,11 @@ class House:
     def _check_books(self) -> None:
         books = self.arbiter.books()
         allowed: dict[str, int] = {}
-        for name, instance in self.fleet.instances.items():
+        for name, instance in self.arbiter.holders.items():
             engine = self.engines[name]
             self._settle_astray(engine, instance)
-            ends = instance.state is State.FALLING_ASLEEP and not instance.level  # its process
-            unsure = instance.state in (State.UNKNOWN, State.FAILED) or ends  # it may be taken for awake and asleep
+            ends = instance.engine_state is State.FALLING_ASLEEP and not instance.level  # its process
+            unsure = instance.engine_state in (State.UNKNOWN, State.FAILED) or ends  # it may be taken for awake and asleep
             if engine.astray or unsure:
                 for place, size in books.held[name].items():
                     allowed[place] = allowed.get(place, 0) + size

@@ -61,6 +61,8 @@ def test_the_busy_the_pinned_and_the_young_stay() -> None:
     ("state", "cause", "seconds"),
     [
         ({"idle": False}, "everybody who could leave is busy", 11.0),
+        ({"idle": False, "settled": False, "departed": True}, "everybody who could leave is busy", 11.0),
+        ({"settled": False, "departed": True}, "'a' is not in the configuration any more, but still runs", 11.0),
         ({"awake_seconds": 8.0}, "who could leave has only just woken", 2.0),
         ({"leaving": 1}, "room is being made", 0.0),
     ],

@@ -334,7 +334,11 @@ class Fleet(RuleBasedStateMachine):
                 break
 
     def _is_over(self) -> bool:
+        """What the YAML has lost was too busy to be ended, or was started for who still waited: that is tried again."""
         house = self.house
+        strays = house.yard.launched.keys() - {one.name for one in house.config.instances}
+        if strays and all(task.done() for task in house.by_hand):
+            house.roll_out()
         quiet = all(one.state in SETTLED for one in house.fleet.instances.values()) and not house.arbiter.leaving
         ended = all(one.outcome for one in house.clients) and all(task.done() for task in house.by_hand)
         return quiet and ended and not house.elders and len(house.live.pools) == len(house.fleet.instances)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controller.fleet.errors import FleetError
+from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.residency.memory import GIB, total
 from runtime.engines.base import NotSupported
@@ -231,3 +232,44 @@ def test_one_that_is_started_aside_takes_no_more_than_there_is(build: Build, pin
         house.check()
     assert house.awake == ({"a"} if pinned else {"b"})
     assert house.state("b") is (State.STOPPED if pinned else State.READY)
+
+
+@pytest.mark.parametrize("slept", [False, True])
+def test_one_that_is_gone_holds_its_memory_as_long_as_its_process_runs(build: Build, slept: bool) -> None:
+    """That a reload by itself does not end. Who wants its memory waits until somebody has ended it."""
+    house = build([tenant("a", 60), launched(1, "b", 60)], {0: 100}, asleep=["a", "b"][: 1 + slept])
+    entries = take_out(house, "b")
+    house.loop.pass_time(5)
+    assert house.arbiter.books().held["b"]["gpu0"] == (1 if slept else 60) * GIB
+    waiting = house.ask("a", lasts=0.1)
+    house.loop.pass_time(10)
+    house.check()
+    assert taken(house) <= 100 and waiting.outcome == ("served" if slept else "")
+    house.tenants.update(entries)
+    house.apply()
+    house.loop.pass_time(5)
+    assert set(house.arbiter.books().held) == {"a", "b"}
+    take_out(house, "b")
+    house.by_hand.append(house.loop.create_task(house.yard.stop("b")))
+    house.loop.pass_time(5)
+    house.check()
+    assert waiting.outcome == "served"
+    assert set(house.arbiter.books().held) == {"a"}
+
+
+@pytest.mark.parametrize("end", ["stop", "crash"])
+def test_one_that_is_gone_and_does_not_run_holds_nothing(build: Build, end: str) -> None:
+    """Nobody leaves for it."""
+    house = build([tenant("a", 60), launched(1, "b", 60)], ROOM_FOR_ONE, asleep=["a"])
+    if end == "stop":
+        house.stop("b")
+    else:
+        house.engines["b"].crash()
+    house.loop.pass_time(0.5)
+    assert house.ask("a", lasts=0.1).phase == "new"
+    house.loop.pass_time(0.5)
+    take_out(house, "b")
+    house.loop.pass_time(5)
+    house.check()
+    assert house.awake == {"a"} and set(house.arbiter.books().held) == {"a"}
+    assert not [event for event in house.told if event.what is Happened.EVICTED]
