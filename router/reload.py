@@ -40,7 +40,7 @@ class Reload:
         async with self._lock:
             before, wanted = self._live.config, await self._wanted()
             found = await asyncio.to_thread(compare, before, wanted)
-            self._live.apply(await asyncio.to_thread(in_force, before, wanted))
+            self._put_in_force(await asyncio.to_thread(in_force, before, wanted))
             await self._live.adapters.declare(wanted.adapters)
             left = await asyncio.to_thread(compare, self._live.config, wanted)
             log.info("%s applied: %s", wanted.file, "; ".join(found.lines()) or "nothing has changed")
@@ -66,7 +66,7 @@ class Reload:
             known = any(one.name == name for one in before.instances)
             if known:
                 wanted = await self._wanted()
-                self._live.apply(_with_one_of(before, wanted, name), [name])
+                self._put_in_force(_with_one_of(before, wanted, name), name)
                 stopping = wanted.launch.stop_timeout_seconds + STOPPING_SECONDS
                 self._live.fleet.hold(name, seconds + stopping)
             if await self._live.farewells.ended(name, seconds):
@@ -74,7 +74,7 @@ class Reload:
                 log.info("%s was taken out of service", name)
                 return
             if known:
-                self._live.apply(before, [name])
+                self._put_in_force(before, name)
             raise Conflict(f"{name!r} was still busy after {seconds:g} s.", "still_busy")
 
     async def admit(self, name: str) -> None:
@@ -96,6 +96,11 @@ class Reload:
             return await asyncio.to_thread(self._read, self._live.config.file)
         except ConfigError as mistakes:
             raise Unprocessable(f"Nothing was changed. {mistakes}", "invalid_configuration") from mistakes
+
+    def _put_in_force(self, config: Config, *renewed: str) -> None:
+        """Another gateway may have taken over while it was read."""
+        self._check()
+        self._live.apply(config, renewed)
 
     def _check(self) -> None:
         """Raises ``Unavailable`` when another gateway has taken over, and nothing is to be changed here any more."""

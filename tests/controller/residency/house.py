@@ -434,8 +434,9 @@ class House:
         for name, instance in self.arbiter.holders.items():
             engine = self.engines[name]
             self._settle_astray(engine, instance)
-            ends = instance.engine_state is State.FALLING_ASLEEP and not instance.level  # its process
-            unsure = instance.engine_state in (State.UNKNOWN, State.FAILED) or ends  # it may be taken for awake and asleep
+            state = instance.engine_state
+            ends = state is State.FALLING_ASLEEP and not instance.level  # its process
+            unsure = state in (State.UNKNOWN, State.FAILED) or ends  # it may be taken for awake and asleep
             if engine.astray or unsure:
                 for place, size in books.held[name].items():
                     allowed[place] = allowed.get(place, 0) + size

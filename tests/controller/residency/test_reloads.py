@@ -13,6 +13,7 @@ from controller.fleet.state import State
 from controller.residency.memory import GIB, total
 from runtime.engines.base import NotSupported
 from tests.controller.residency.house import House, launched, tenant
+from tests.controller.residency.tenant_engine import NextGateway
 
 ROOM_FOR_ONE = {0: 80}
 
@@ -232,6 +233,24 @@ def test_one_that_is_started_aside_takes_no_more_than_there_is(build: Build, pin
         house.check()
     assert house.awake == ({"a"} if pinned else {"b"})
     assert house.state("b") is (State.STOPPED if pinned else State.READY)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_gateway_that_is_taken_over_from_meanwhile_changes_nothing(build: Build, turns: int) -> None:
+    """At whatever moment: it has put the next gateway in the place of its engines, and that stays."""
+    house = build([launched(0, "a", 60)], ROOM_FOR_ONE)
+    elder, asking = house.live, house.ask("a")
+    house.settle()
+    house.sections["residency"] = {"min_awake_seconds": 1}
+    house.apply()
+    house.loop.turn(turns)
+    house.succeed()
+    house.loop.pass_time(0.5)
+    assert [type(one.engine) for one in elder.fleet.instances.values()] == [NextGateway]
+    asking.finish()
+    house.loop.pass_time(5)
+    house.check()
+    assert asking.outcome == "served"
 
 
 @pytest.mark.parametrize("slept", [False, True])
