@@ -114,15 +114,19 @@ class Patient(Protocol):
 
 async def patrol(connections: Set[Any]) -> None:
     """Look at every connection, again and again. Runs until cancelled."""
-    loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        for number, connection in enumerate(list(connections), 1):
-            if not isinstance(connection, Patient) or connection not in connections:
-                continue
-            try:
-                connection.look(loop.time())
-            except Exception:
-                log.exception("looking at a connection broke")
-            if number % AT_A_TIME == 0:
-                await asyncio.sleep(0)
+        await _look_at(connections)  # by itself, for a name here would keep the last of them while this sleeps
+
+
+async def _look_at(connections: Set[Any]) -> None:
+    loop = asyncio.get_running_loop()
+    for number, connection in enumerate(list(connections), 1):
+        if not isinstance(connection, Patient) or connection not in connections:
+            continue
+        try:
+            connection.look(loop.time())
+        except Exception:
+            log.exception("looking at a connection broke")
+        if number % AT_A_TIME == 0:
+            await asyncio.sleep(0)

@@ -169,6 +169,18 @@ class Gateway:
             answer = await self.sleep(name)
             assert answer.status_code == 200, answer.text
 
+    def hold_wake(self, name: str) -> asyncio.Event:
+        """Its engine is told to wake once this is set."""
+        engine, held = self.instance(name).engine, asyncio.Event()
+        wake = engine.wake
+
+        async def wake_then(level: int | None) -> None:
+            await held.wait()
+            await wake(level)
+
+        engine.wake = wake_then  # type: ignore[method-assign]
+        return held
+
     @property
     def in_flight(self) -> int:
         """Whatever is counted as in flight or waiting anywhere."""

@@ -164,16 +164,18 @@ async def test_what_is_not_sent_yet_goes_to_the_next(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"models": {"one": {"max_in_flight": 1}}, "sleep_manager": {"min_sleep_duration": 60}}
     (tmp_path / "next").mkdir()
     async with (
-        engines(Spec("one", SLOW), Spec("two", yaml={"aliases": ["zwei"]})) as sims,
+        engines(Spec("one"), Spec("two", yaml={"aliases": ["zwei"]})) as sims,
         gateway(tmp_path / "next", sims) as following,
         gateway(tmp_path, sims, **sections) as left,
     ):
         await left.put_to_sleep("two")
-        asked = [asyncio.create_task(left.complete("one", max_tokens=60)) for _ in range(4)]
+        sims["one"].engine.scheduler.freeze()
+        asked = [asyncio.create_task(left.complete("one")) for _ in range(4)]
         asked += [asyncio.create_task(left.complete(name)) for name in ("two", "zwei")]
         await until(lambda: len(left.live.queues["one"].waiters) == 3 and left.live.traffic.models["two"].waiting == 2)
         await following.wake("two", force=True)
         left.live.leave(following.url)
+        sims["one"].engine.scheduler.thaw()
         asked += [asyncio.create_task(left.complete("zwei")) for _ in range(2)]
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
         assert following.live.traffic.models["two"].total == 4
@@ -188,15 +190,20 @@ async def test_what_is_not_sent_yet_goes_to_the_next(tmp_path: Path) -> None:
 async def test_who_waits_for_room_gets_it_from_the_next(tmp_path: Path) -> None:
     """The one that leaves has nothing but that in flight, and is not waited for: it would wait for that itself."""
     patient = {**SETTINGS, "residency": {"min_awake_seconds": 0, "max_wait_seconds": 60}}
-    async with engines(of("busy", 60, SLOW), of("cold", 60)) as sims, program(tmp_path, sims, **patient) as running:
+    async with engines(of("busy", 60), of("cold", 60)) as sims, program(tmp_path, sims, **patient) as running:
         assert (await running.client.post("/model/sleep/cold")).status_code == 200
-        busy = asyncio.create_task(running.ask("busy", max_tokens=300))
-        await until(lambda: sims["busy"].running == 1)
+        generating = sims["busy"].engine.scheduler
+        generating.freeze()
+        busy = asyncio.create_task(running.ask("busy"))
+        await until(lambda: generating.size == 1)
         cold = asyncio.create_task(running.ask("cold"))
         async with asyncio.timeout(PATIENCE):
             while not (await running.client.get("/residency")).json()["waiting"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        await running.renew()
+        renewing = asyncio.create_task(running.renew())
+        await until(lambda: "takes over" in running.log.read_text(), PATIENCE)
+        generating.thaw()
+        await renewing
         assert text_of(await busy)
         assert text_of(await cold)
 
@@ -221,16 +228,19 @@ async def test_adapters_are_asked_for_at_the_next(tmp_path: Path) -> None:
 async def test_nothing_sleeps_under_those_who_are_still_served(tmp_path: Path) -> None:
     """As long as the gateway before it has requests in flight, the next one puts nothing to sleep."""
     sleep = {**AT_ONCE, "drain_timeout_seconds": 0.5}
-    async with engines(Spec("one", SLOW)) as sims, program(tmp_path, sims, sleep_manager=sleep) as running:
-        long = asyncio.create_task(running.ask("one", max_tokens=300))
-        await until(lambda: sims["one"].running == 1)
+    async with engines(Spec("one")) as sims, program(tmp_path, sims, sleep_manager=sleep) as running:
+        generating = sims["one"].engine.scheduler
+        generating.freeze()
+        long = asyncio.create_task(running.ask("one"))
+        await until(lambda: generating.size == 1)
         before = running.gateways()
         running.process.send_signal(signal.SIGUSR2)
         await until(lambda: "takes over" in running.log.read_text(), PATIENCE)
         refused = await running.client.post("/model/sleep/one")
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "still_busy")
         assert before[0] in running.gateways()
-        assert (await long).json()["usage"]["completion_tokens"] == 300
+        generating.thaw()
+        assert text_of(await long)
         await running.reaches(lambda now: before[0] not in now)
         assert (await running.client.post("/model/sleep/one")).status_code == 200
         assert sims["one"].count("requests_while_asleep") == 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from router.proxy.upstream import Upstream
+from router.server import server
 from router.server.door import DirectDoor
 from router.server.protocol import DirectProtocol
 from tests.router.gateway import until
@@ -52,3 +54,21 @@ async def test_nothing_is_left_of_a_connection(tmp_path: Path, no_collector: Non
                 await client.reader.readuntil(b"three\r\n" + end)
         kept: list[type] = [Upstream] if end else []
         await until(lambda: alive() == sorted(before + kept, key=str))
+
+
+async def test_the_patrol_keeps_none_that_it_has_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps most of the time, and there may be no other to look at for long."""
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.0)
+    looked = asyncio.Event()
+
+    class Connection:
+        def look(self, now: float) -> None:
+            looked.set()
+
+    connections = {Connection()}
+    (left,) = (weakref.ref(one) for one in connections)
+    looking = asyncio.create_task(server.patrol(connections))
+    await looked.wait()
+    connections.clear()
+    assert left() is None
+    looking.cancel()

@@ -116,9 +116,10 @@ async def test_who_holds_what_and_who_waits(tmp_path: Path) -> None:
         assert seen["instances"]["a"]["held"] == {"gpu0": 60 * 2**30}
         assert seen["instances"]["b"]["held"] == {"gpu0": 2**30, "host": 60 * 2**30}
         assert not seen["instances"]["free"]["managed"]
-        running.sims["b"].fault(slow_wake={"seconds": 0.5, "times": 1})
+        may_wake = running.hold_wake("b")
         asking = asyncio.create_task(running.complete("b"))
         await until(lambda: bool(running.live.arbiter.waiting))
         (waiting,) = (await running.client.get("/residency")).json()["waiting"]
         assert (waiting["model"], waiting["position"], waiting["cause"]) == ("b", 1, "request")
+        may_wake.set()
         assert (await asking).status_code == 200

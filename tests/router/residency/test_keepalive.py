@@ -38,17 +38,23 @@ async def asleep(gateway: Gateway, name: str = "one", seconds: float = 0.4) -> N
 async def test_comments_come_before_the_content_and_never_inside(tmp_path: Path) -> None:
     async with whole(tmp_path, Spec("one"), **SOON) as gateway:
         plain = await gateway.complete("one", stream=True, max_tokens=5)
-        await asleep(gateway)
-        kept = await gateway.complete("one", stream=True, max_tokens=5)
-        assert kept.status_code == 200
-        assert kept.headers["content-type"].startswith("text/event-stream")
-        events = kept.text.split("\n\n")
+        await gateway.put_to_sleep("one")
+        may_wake, text = gateway.hold_wake("one"), ""
+        body = {"model": "one", "prompt": "Once upon a time", "max_tokens": 5, "stream": True}
+        async with gateway.client.stream("POST", "/v1/completions", json=body) as kept:
+            assert kept.status_code == 200
+            assert kept.headers["content-type"].startswith("text/event-stream")
+            async for piece in kept.aiter_text():
+                text += piece
+                if text.count("\n\n") >= SIXTY_SECONDS:
+                    may_wake.set()
+        events = text.split("\n\n")
         signs = [event for event in events if event.startswith(":")]
         assert len(signs) >= SIXTY_SECONDS and events[: len(signs)] == signs
         assert signs[0].startswith(": one: being woken, about ")
         assert len(events) - len(signs) == len(plain.text.split("\n\n"))
         assert not any(event[:1] == ":" for event in events[len(signs) :])
-        assert kept.text.endswith("data: [DONE]\n\n")
+        assert text.endswith("data: [DONE]\n\n")
         assert gateway.in_flight == 0
 
 

@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,14 @@ import psutil
 from controller.fleet import watcher
 from controller.fleet.state import State
 from controller.supervisor import policy, rounds
+from controller.supervisor.sidecars import Sidecars
+from controller.supervisor.supervisor import Supervisor
 from tests.controller.launch.conftest import Workplace
 from tests.controller.launch.conftest import workplace as workplace
 from tests.ports import free_port
 from tests.router.gateway import Gateway, gateway_of, until
 
+LOOKERS = (Supervisor, Sidecars)
 PACE = "--ttft 0 --tokens-per-second 0 --sleep-seconds 0 --wake-seconds 0 --log-level error --enable-sleep-mode"
 
 
@@ -36,6 +40,7 @@ class Kept:
 
     gateway: Gateway
     workplace: Workplace
+    looks: Counter[type]
 
     def pid(self, name: str) -> int:
         return self.workplace.panes()[name].pid
@@ -48,6 +53,11 @@ class Kept:
 
     async def is_(self, name: str, *states: State) -> None:
         await until(lambda: self.gateway.state(name) in states)
+
+    async def looked(self) -> None:
+        """Once more at all engines and all sidecars, from now on."""
+        before = self.looks.copy()
+        await until(lambda: all(self.looks[kind] >= before[kind] + 2 for kind in LOOKERS))
 
     async def launch(self, verb: str, *names: str) -> int:
         """The launcher, as a user runs it meanwhile."""
@@ -66,14 +76,26 @@ async def kept(workplace: Workplace, *, up: bool = True) -> AsyncIterator[Kept]:
     """``up``: launched first."""
     if up:
         await asyncio.to_thread(workplace.up)
-    looks = dict.fromkeys(watcher.LOOK_SECONDS, 0.05)
+    pauses, looks = dict.fromkeys(watcher.LOOK_SECONDS, 0.05), Counter[type]()
     with (
+        mock.patch.object(Supervisor, "look", counted(Supervisor, looks)),
+        mock.patch.object(Sidecars, "look", counted(Sidecars, looks)),
         mock.patch.object(rounds, "LOOK_SECONDS", 0.05),
-        mock.patch.object(watcher, "LOOK_SECONDS", looks),
+        mock.patch.object(watcher, "LOOK_SECONDS", pauses),
         mock.patch.object(policy, "FIRST_PAUSE", 0.05),
     ):
         async with gateway_of(workplace.config(), {}) as gateway:
-            yield Kept(gateway, workplace)
+            yield Kept(gateway, workplace, looks)
+
+
+def counted(kind: Any, looks: Counter[type]) -> Callable[[Any], Awaitable[None]]:
+    look = kind.look
+
+    async def look_and_count(self: Any) -> None:
+        await look(self)
+        looks[kind] += 1
+
+    return look_and_count
 
 
 def wait_for_the_end_of(pid: int) -> None:

@@ -10,6 +10,7 @@ from controller.fleet.state import Hold, State
 from controller.launch.exclusion import alone
 from tests.controller.launch.conftest import Workplace
 from tests.router.gateway import code_of, text_of, until
+from tests.router.proxy.scripted import raw
 from tests.router.supervision.conftest import kept, runs, sim
 
 pytestmark = pytest.mark.anyio
@@ -46,13 +47,17 @@ async def test_stopped_over_the_api_it_stays_so_across_a_restart_of_the_gateway(
 
 async def test_a_stop_drains_and_is_refused_while_it_is_busy(workplace: Workplace) -> None:
     """What does not end in time goes on, and so does the engine; and it is not held for stopped afterwards."""
-    slow = {**sim("a"), "engine_args": "--ttft 0 --tokens-per-second 20 --log-level error --enable-sleep-mode"}
-    workplace.write(slow, sleep_manager={**QUICK, "drain_timeout_seconds": 0.2})
+    workplace.write(sim("a"), sleep_manager={**QUICK, "drain_timeout_seconds": 0.2})
     async with kept(workplace) as fleet:
-        request = asyncio.create_task(fleet.gateway.complete("a", max_tokens=30))
-        await until(lambda: fleet.gateway.instance("a").in_flight == 1)
-        assert code_of(await fleet.act("stop", "a")) == (409, "still_busy")
-        assert text_of(await request)
+        url = fleet.gateway.instance("a").config.spec.base_url
+        silent = {"silent_after_tokens": {"tokens": 2, "times": 1}}
+        assert (await fleet.gateway.client.post(f"{url}/sim/faults", json=silent)).status_code == 200
+        async with raw(fleet.gateway) as stream:
+            await stream.post("/v1/completions", {"model": "a", "prompt": "x", "stream": True})
+            await stream.head()
+            assert code_of(await fleet.act("stop", "a")) == (409, "still_busy")
+            assert text_of(await fleet.gateway.complete("a"))
+            assert fleet.gateway.instance("a").in_flight == 1
         fleet.kill("a")
         await until(lambda: "crashed" in fleet.events("a"))
         await fleet.is_("a", State.READY)
@@ -113,6 +118,6 @@ async def test_while_a_launcher_is_at_work_nothing_is_started_beside_it(workplac
         async with alone(workplace.file):
             request = asyncio.create_task(fleet.gateway.complete("a"))
             await fleet.is_("a", State.STARTING)
-            await asyncio.sleep(0.3)
+            await fleet.looked()
             assert workplace.panes() == {}
         assert text_of(await request)

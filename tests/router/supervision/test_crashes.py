@@ -114,7 +114,7 @@ async def test_one_that_died_asleep_is_started_by_its_next_request(workplace: Wo
     workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
     async with kept(workplace) as fleet:
         await fleet.gateway.put_to_sleep("a")
-        await asyncio.sleep(0.2)  # the supervisor sees it asleep
+        await fleet.looked()
         fleet.kill("a")
         await until(lambda: "crashed" in fleet.events("a"))
         assert "started" not in fleet.events("a")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from unittest import mock
 
@@ -52,7 +51,7 @@ async def test_a_sidecar_that_was_stopped_by_hand_stays_so(workplace: Workplace)
         pid = fleet.pid(BESIDE)
         assert await fleet.launch("stop", BESIDE) == 0
         assert not runs(pid)
-        await asyncio.sleep(0.3)
+        await fleet.looked()
         assert set(workplace.panes()) == {"a"}
         assert await fleet.launch("restart", "a") == 0
         fleet.kill(BESIDE)
@@ -66,7 +65,7 @@ async def test_while_a_launcher_is_at_work_nothing_is_said_of_it(workplace: Work
         async with alone(workplace.file):
             before = fleet.kill(BESIDE)
             await until(lambda: not runs(before))
-            await asyncio.sleep(0.3)
+            await fleet.looked()
             assert fleet.events(BESIDE) == []
         await until(lambda: has_come_back(fleet, before))
 
@@ -80,10 +79,10 @@ async def test_one_that_dies_again_and_again_is_given_up_until_somebody_starts_i
             await until(lambda: fleet.events(BESIDE) == ["crashed", "started"])
             fleet.kill(BESIDE)
             await until(lambda: fleet.events(BESIDE)[2:] == ["crashed", "given_up"])
-            await asyncio.sleep(0.3)
+            await fleet.looked()
             assert fleet.workplace.panes()[BESIDE].dead
             assert await fleet.launch("up") == 0
-            await asyncio.sleep(0.2)  # it is seen
+            await fleet.looked()
             fleet.kill(BESIDE)
             await until(lambda: fleet.events(BESIDE)[4:] == ["crashed", "started"])
 
@@ -92,6 +91,6 @@ async def test_what_the_file_does_not_want_restarted_stays_dead(workplace: Workp
     workplace.write(both(), launch={"restart": False})
     async with kept(workplace) as fleet:
         fleet.kill(BESIDE)
-        await asyncio.sleep(0.3)
+        await fleet.looked()
         assert fleet.events(BESIDE) == []
         assert workplace.panes()[BESIDE].dead
