@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FIRST_LOOK_SECONDS = 15.0
-"""More than an engine may take to say how it is."""
+FIRST_LOOK_SECONDS = 3.0
+"""For which clients wait at most when a gateway starts; those of an engine that has said nothing by then wait on."""
 
 
 class Fleet:

@@ -118,15 +118,17 @@ class Client:
 
     async def _be_served(self, instance: Instance) -> None:
         self.phase = "in flight"
-        engine, abandoned = cast(TenantEngine, instance.engine), False
+        engine, began, abandoned = cast(TenantEngine, instance.engine), self.house.loop.time(), False
         try:
             await asyncio.sleep(0.001)  # it goes over a wire
             if not engine.there:
                 raise ConnectionRefusedError
-            if engine.meddled:
+            if engine.meddled or engine.meddled_at >= began:
                 raise ConnectionResetError
             if engine.asleep:
                 engine.steps.happened.append("reached asleep")
+            if engine.bare and not engine.astray:
+                engine.steps.happened.append("reached bare")
             engine.serving.add(self)
             if self.lasts is not None:
                 self.house.loop.call_later(self.lasts, self.finish)

@@ -169,7 +169,7 @@ class House:
         for one in self._read(self.file).instances:
             if one.name not in self.engines:
                 figures, tells = one.footprint or Footprint(NOTHING), one.name not in self._silent
-                engine = TenantEngine(one.name, figures, tells=tells, runs=not one.launched)
+                engine = TenantEngine(one.name, figures, self.loop.time, tells=tells, runs=not one.launched)
                 engine.astray = hasattr(self, "live")
                 self.engines[one.name] = engine
 
@@ -279,6 +279,7 @@ class House:
         fleet.has_predecessor = bool(self.busy)
         keeper = YardKeeper(fleet, self.yard)
         fleet.put_in_keeping(keeper)
+        fleet.guard(self._dress)
         supervisor = Supervisor(fleet, keeper, self.yard.wishes)
         async with arbitrated(fleet) as arbiter, fleet.watched(), supervisor.running():
             company = Company(fleet, NoAdapters(), arbiter, cast(Chronicle, None), supervisor)
@@ -288,6 +289,10 @@ class House:
                 yield live
             finally:
                 await live.aclose()
+
+    async def _dress(self, instance: Instance, _: bool) -> None:
+        if isinstance(engine := instance.engine, TenantEngine):
+            await engine.dress()
 
     def _connect(self, one: InstanceConfig) -> Engine:
         return self.engines[one.name] if one.name in self.engines else NextGateway()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from controller.fleet.origin import Origin
@@ -22,14 +23,18 @@ class Guest(Protocol):
 
 class TenantEngine(FakeEngine):
     """``serving``: the requests it has. ``lasts``: seconds each step takes. ``astray``: not all that happened to it is
-    known to the fleet. ``meddled``: somebody else has put it to sleep, and nobody here has noticed.
+    known to the fleet. ``meddled``: somebody else has put it to sleep (``meddled_at``), and nobody here has noticed.
 
+    ``bare``: it may lack its adapters.
     ``process`` is there (``runs``), and listens (``there``); a new one does not at once. ``told``: the one that the
     gateway knows. Between its question and its call an engine may start anew unseen.
     """
 
-    def __init__(self, name: str, footprint: Footprint, *, tells: bool, runs: bool = True) -> None:
+    def __init__(
+        self, name: str, footprint: Footprint, clock: Callable[[], float], *, tells: bool, runs: bool = True
+    ) -> None:
         super().__init__(Steps(), tells=tells)
+        self.clock = clock
         self.name = name
         self.footprint = footprint
         self.serving: set[Guest] = set()
@@ -37,8 +42,9 @@ class TenantEngine(FakeEngine):
         self.faults: list[str] = []
         self.level = 0
         self.runs = self.there = runs
+        self.bare = False
         self.astray = False
-        self.meddled = False
+        self.meddled, self.meddled_at = False, float("-inf")
         self.falling = 0
         self.at_work: set[asyncio.Task[None]] = set()
         self.told: str | None = None
@@ -125,7 +131,7 @@ class TenantEngine(FakeEngine):
             if self.serving or self.running:
                 self.steps.happened.append("died: released while busy")
             if not self.asleep:
-                self.asleep, self.level = True, level
+                self.asleep, self.level, self.bare = True, level, True
         if fault:
             raise EngineTimeout(self.name, "POST /sleep", "no answer")
 
@@ -150,6 +156,12 @@ class TenantEngine(FakeEngine):
                 return fault.removeprefix(f"{step} ")
         return ""
 
+    async def dress(self) -> None:
+        """Give it its adapters. One that takes none is served nevertheless."""
+        with contextlib.suppress(EngineUnreachable):
+            await self._answers("gate")
+        self.bare = False
+
     # -- its process ---------------------------------------------------------------------------------------------
 
     def launch(self) -> None:
@@ -157,7 +169,7 @@ class TenantEngine(FakeEngine):
         if self.runs:
             return
         self._processes += 1
-        self.runs, self.asleep, self.up = True, False, True
+        self.runs, self.asleep, self.up, self.bare = True, False, True, True
         asyncio.get_running_loop().call_later(self.lasts.get("start", 0.0), self._has_loaded, self.process)
 
     def _has_loaded(self, process: str) -> None:
@@ -197,6 +209,7 @@ class TenantEngine(FakeEngine):
         """By somebody else, whatever it has."""
         if self.there and not self.asleep:
             self.asleep, self.level, self.meddled, self.astray = True, level, True, True
+            self.meddled_at = self.clock()
 
 
 class NextGateway(FakeEngine):

@@ -28,7 +28,7 @@ from tests.controller.residency.tenant_engine import TenantEngine
 
 CAPACITY = {0: 80, 1: 60}
 FAULTS = ("wake refused", "wake late", "wake late, undone", "sleep late", "sleep late, undone", "start refused")
-STEPS = ("sleep", "wake", "busy", "is_asleep", "healthy")
+STEPS = ("sleep", "wake", "busy", "is_asleep", "healthy", "gate")
 REFUSALS = FleetError | GatewayError | GatewayRefused
 SETTLED = {State.READY, State.ASLEEP, State.STOPPED}
 NUMBERS = st.integers(0, 99)
