@@ -22,6 +22,7 @@ from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident,
 from controller.residency.ledger import Ledger
 from controller.residency.line import Line, Waiting
 from controller.residency.memory import NOTHING, Memory
+from state.database import StateError
 
 log = logging.getLogger(__name__)
 
@@ -344,10 +345,11 @@ class Arbiter:
             await transitions.sleep(
                 EVICTED, patience, step.level, wanted=lambda: self._still(step, instance), firm=step.firmly
             )
-        except FleetError as refused:
+        except (FleetError, StateError) as refused:
             log.info("%s did not leave (%s): %s", instance.name, step.cause, refused)
-            self._spared[step.name] = self._now() + max(SPARED_SECONDS, self._now() - began)
         finally:
+            if instance.state is State.READY:
+                self._spared[step.name] = self._now() + max(SPARED_SECONDS, self._now() - began)
             self._leaving.pop(step.name, None)
             self.look_soon()
 

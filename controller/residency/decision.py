@@ -141,6 +141,7 @@ class _Room:
         self._leaving: set[str] = set()
         self.again = NEVER
         self._ripe = NEVER
+        self._crowded = False
         for one in residents:
             if one.leaving is not None:
                 self._leave(one, one.leaving)
@@ -162,9 +163,9 @@ class _Room:
         if not missing:
             return []
         candidates = [one for one in self._candidates(busy=False) if helps(missing, one)]
-        found = choose(missing, candidates)
+        found = self._choose(missing, candidates)
         leaving = [one for _, _, one in candidates] if found is None else found
-        return [self._evict(one, "", firmly=False) for one in leaving]
+        return [self._evict(one, "", firmly=False) for one in leaving if self._level(one, self._free) is not None]
 
     def serve(self, wish: Wish) -> list[Step]:
         reasons = {name: self._never(wish, name) for name in wish.needs}
@@ -175,7 +176,7 @@ class _Room:
             if self._fits(wish, name):
                 self._take(wish, name)
                 return [Admit(wish.model, name)]
-        self._ripe = NEVER
+        self._ripe, self._crowded = NEVER, False
         plans = [(plan, name) for name in possible if (plan := self._plan(wish, name, busy=False)) is not None]
         aged = wish.waits >= self._rules.max_wait_seconds
         if not plans and aged:
@@ -211,7 +212,8 @@ class _Room:
         self._residents[name] = replace(self._residents[name], awake=True, settled=False)
 
     def _evict(self, one: Resident, model: str, *, firmly: bool, rival: str = "") -> Evict:
-        level = self._level(one)
+        level = self._level(one, self._free)
+        assert level is not None
         self._leave(one, level)
         return Evict(one.name, level, model, firmly, rival)
 
@@ -219,7 +221,7 @@ class _Room:
         """What it gives back is on its way; what it takes elsewhere, in the host, is taken from now on."""
         change = minus(self._books.held[one.name], one.asleep[level])
         self._coming = total((self._coming, {place: size for place, size in change.items() if size > 0}))
-        self._free = total((self._free, {place: size for place, size in change.items() if size < 0}))
+        self._free = _less(self._free, change)
         self._leaving.add(one.name)
 
     # -- who leaves ----------------------------------------------------------------------------------------------
@@ -232,10 +234,31 @@ class _Room:
         promised = total((self._free, self._coming, *(self._frees(one) for one in rivals)))
         free = {place: promised.get(place, 0) for place in self._books.capacity}
         missing = lacks(self._more(name, wish.needs[name]), free)
-        if not missing:
-            return rivals
-        found = choose(missing, [one for one in self._candidates(busy) if one[2] not in rivals])
-        return None if found is None else rivals + found
+        return self._choose(missing, [one for one in self._candidates(busy) if one[2] not in rivals], rivals)
+
+    def _choose(
+        self, missing: Memory, candidates: Sequence[Candidate[Resident]], others: Sequence[Resident] = ()
+    ) -> list[Resident] | None:
+        """The best set beside ``others``, who leave too, of which each one has a level to sleep at."""
+        while (found := choose(missing, candidates) if missing else []) is not None:
+            leaving = sorted([*others, *found], key=lambda one: len(one.asleep))  # who has no choice goes first
+            if (crowded := self._crowded_out(leaving)) is None:
+                return leaving
+            self._crowded = True
+            if crowded in others:
+                return None
+            candidates = [one for one in candidates if one[2] is not crowded]
+        return None
+
+    def _crowded_out(self, leaving: Sequence[Resident]) -> Resident | None:
+        """The first for whom the host has no memory any more, once it has taken in those before."""
+        free = self._free
+        for one in leaving:
+            level = self._level(one, free)
+            if level is None:
+                return one
+            free = _less(free, minus(self._books.held[one.name], one.asleep[level]))
+        return None
 
     def _candidates(self, busy: bool) -> list[Candidate[Resident]]:
         staying = (one for one in self._residents.values() if one.name not in self._leaving)
@@ -248,17 +271,23 @@ class _Room:
         if young > 0:
             self.again, self._ripe = min(self.again, young), min(self._ripe, young)
             return False
+        if self._level(one, self._free) is None:
+            self._crowded = True
+            return False
         return True
 
     def _frees(self, one: Resident) -> dict[str, int]:
-        return minus(self._books.held[one.name], one.asleep[self._level(one)])
+        """Of one that may leave."""
+        level = self._level(one, self._free)
+        assert level is not None
+        return minus(self._books.held[one.name], one.asleep[level])
 
-    def _level(self, one: Resident) -> int:
-        """The preferred level, or the next one down if its memory in the host is not there."""
+    def _level(self, one: Resident, free: Memory) -> int | None:
+        """The preferred level, or the next one down if its memory in the host is not there; None if no level's is."""
         for level, amount in one.asleep.items():
-            if not lacks(minus(amount, self._books.held[one.name]), self._free):
+            if not lacks(minus(amount, self._books.held[one.name]), free):
                 return level
-        return max(one.asleep)
+        return None
 
     # -- what can never be ---------------------------------------------------------------------------------------
 
@@ -278,8 +307,9 @@ class _Room:
         held = self._books.held
         kept = self._books.used.get(place, 0) - held[name].get(place, 0)
         for one in self._residents.values():
-            if one.name != name and one.awake and not one.pinned and one.asleep:
-                asleep = min(one.asleep.values(), key=lambda amount: sum(amount.values()))
+            possible = [amount for amount in one.asleep.values() if not lacks(amount, self._books.capacity)]
+            if one.name != name and one.awake and not one.pinned and possible:
+                asleep = min(possible, key=lambda amount: sum(amount.values()))
                 kept -= held[one.name].get(place, 0) - asleep.get(place, 0)
         return kept
 
@@ -291,7 +321,14 @@ class _Room:
             return Wait(wish.model, "who could leave has only just woken", self._ripe)
         if left := [one.name for one in self._residents.values() if one.departed and one.idle]:
             return Wait(wish.model, f"{left[0]!r} is not in the configuration any more, but still runs", patience)
+        if self._crowded:
+            return Wait(wish.model, "the host has no memory for who could leave", patience)
         return Wait(wish.model, "everybody who could leave is busy", patience)
+
+
+def _less(free: Memory, change: Memory) -> dict[str, int]:
+    """What is free when somebody who leaves takes memory elsewhere."""
+    return total((free, {place: size for place, size in change.items() if size < 0}))
 
 
 def _worth(one: Resident) -> float:

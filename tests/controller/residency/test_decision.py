@@ -115,6 +115,31 @@ def test_a_full_host_has_them_drop_their_weights() -> None:
     assert {(step.name, step.level) for step in steps if isinstance(step, Evict)} == {("a", 1), ("b", 2)}
 
 
+def test_who_could_sleep_nowhere_stays_awake() -> None:
+    """An engine that knows one level of sleep does not leave where the host has no memory for that."""
+    kept = {1: gpu(1) | {"host": 30 * G}}
+    full = {"host": 40 * G} | gpu(80)
+    two = awake("a", 30, asleep=kept, idle_seconds=200.0), awake("b", 30, asleep=kept)
+    assert at(full, *two, asleep("c"), wishes=[wish("c", 48)]).steps == (Evict("a", 1, "c", False),)
+    for waits in (1.0, 15.0):
+        outcome = at(full, *two, asleep("c"), wishes=[wish("c", 60, waits=waits)])
+        assert outcome.steps == (Wait("c", "the host has no memory for who could leave", 15.0 - waits),)
+    other = awake("d", 19, idle_seconds=50.0)
+    steps = at(full, *two, other, asleep("c"), wishes=[wish("c", 47)]).steps
+    assert steps == (Evict("a", 1, "c", False), Evict("d", 1, "c", False))
+
+
+def test_who_could_sleep_nowhere_stays_awake_though_more_is_held_than_there_is() -> None:
+    kept = {1: gpu(1) | {"host": 30 * G}}
+    two = awake("a", 50, asleep=kept, idle_seconds=200.0), awake("b", 50, asleep=kept)
+    assert at({"host": 20 * G} | gpu(80), *two, wishes=[]).steps == ()
+    groups = {"a": frozenset({"b"}), "b": frozenset({"a"})}
+    assert at({"host": 20 * G}, *two, wishes=[], groups=groups).steps == ()
+    rivals = two[0], (replace(asleep("b")[0], asleep=kept), gpu(1))
+    (step,) = at({"host": 20 * G}, *rivals, wishes=[wish("b", 50)], groups=groups).steps
+    assert isinstance(step, Wait)
+
+
 def test_a_replica_elsewhere_is_woken_if_that_costs_nobody_anything() -> None:
     both = Wish("m", {"m1": gpu(30), "m2": gpu(30, "gpu1")})
     residents = (

@@ -67,6 +67,18 @@ def test_a_request_at_the_idle_edge_keeps_its_model_awake(house: House, step: st
     assert "sleep 1" not in house.engines["a"].steps.happened
 
 
+def test_where_marks_cannot_be_written_nobody_is_told_to_leave_again_and_again(house: House) -> None:
+    """The disk is full: no engine sleeps without its mark. Who waits is served once there is room on it."""
+    house.marks.broken = True
+    asking = house.ask("b", lasts=0.1)
+    house.loop.pass_time(10)
+    assert asking.phase == "waiting" and house.state("a") is State.READY
+    assert len([event for event in house.told if event.what is Happened.EVICTED]) <= 2 * 10 + 1
+    house.marks.broken = False
+    house.loop.pass_time(2)
+    assert served(asking)
+
+
 def test_a_request_after_the_edge_wakes_its_model_again(house: House) -> None:
     """The engine has been told: it sleeps first, and wakes then. Nothing is stuck, and the next one is served."""
     held = house.engines["a"].hold("sleep")
