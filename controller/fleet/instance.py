@@ -20,10 +20,16 @@ from state.sleep_marks import SleepMark
 log = logging.getLogger(__name__)
 
 EVICTED = "evicted"
-"""The cause of a sleep that made room for another model. ``min_sleep_duration`` does not hold for it."""
+"""The cause of a sleep that made room for another model."""
 
 STAGED = "start"
-"""The cause of a sleep that is how an instance was started (``start: asleep``): that may end at any time, too."""
+"""The cause of a sleep that is how an instance was started (``start: asleep``)."""
+
+DEEPER = "deeper"
+"""The cause of a sleep that goes on at another level."""
+
+LIGHT = frozenset({EVICTED, STAGED, DEEPER})
+"""Causes of sleeps that may end at any time: nobody has just found that the model is not needed."""
 
 WAKES_KEPT = 32
 
@@ -189,7 +195,7 @@ class Instance:
 
     def remaining_sleep(self) -> float:
         """Seconds it must still sleep by ``min_sleep_duration``; 0 when it may be woken, or is awake."""
-        if self.state not in (State.FALLING_ASLEEP, State.ASLEEP) or self.cause in (EVICTED, STAGED):
+        if self.state not in (State.FALLING_ASLEEP, State.ASLEEP) or self.cause in LIGHT:
             return 0.0
         return max(0.0, self.config.sleep.min_sleep_duration - self.sleep_duration())
 

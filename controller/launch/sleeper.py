@@ -68,7 +68,7 @@ class Sleeper:
 
     async def _ask_the_gateway(self, instance: Instance) -> None:
         await self._have_it_admitted(instance)
-        url = f"{self._url}/action/sleep/{quote(instance.name)}"
+        url = f"{self._url}/action/sleep/{quote(instance.name)}?staged=true"
         deadline = time.monotonic() + NOTICE_SECONDS
         seconds = instance.sleep.drain_timeout_seconds + CALL_SECONDS
         while True:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from controller.fleet.fleet import Fleet
-from controller.fleet.instance import Instance
+from controller.fleet.instance import STAGED, Instance
 from controller.fleet.routes import Replicas
 from controller.fleet.state import SLEEPING, State
 from router.outlook import Outlook, Outlooks
@@ -17,6 +17,7 @@ from router.routes.traffic import IdleDetails, idle_details
 from router.sleep.manager import MANUAL, SleepManager
 from router.traffic.monitor import TrafficMonitor
 
+STAGED_START = Query("staged", "boolean", False, "It is how it was started: min_sleep_duration does not hold")
 FORCE = Query("force", "boolean", False, "Wake it even before min_sleep_duration is over")
 
 
@@ -141,7 +142,8 @@ def sleep_endpoints(
         return JSONResponse(answer.model_dump())
 
     async def sleep(request: Request) -> Response:
-        return await act(request, fleet, "sleep", manager.sleep)
+        cause = STAGED if flag(request, STAGED_START) else MANUAL
+        return await act(request, fleet, "sleep", lambda instances: manager.sleep(instances, cause))
 
     async def wake(request: Request) -> Response:
         force = flag(request, FORCE)
@@ -154,7 +156,10 @@ def sleep_endpoints(
             Endpoint("GET", path, candidates, "Who could be put to sleep now", "sleep", Candidates)
             for path in CANDIDATES
         ),
-        *(Endpoint("POST", path, sleep, "Put to sleep", "sleep", Action, statuses=refusals) for path in SLEEP),
+        *(
+            Endpoint("POST", path, sleep, "Put to sleep", "sleep", Action, (STAGED_START,), statuses=refusals)
+            for path in SLEEP
+        ),
         *(Endpoint("POST", path, wake, "Wake", "sleep", Action, (FORCE,), statuses=refusals) for path in WAKE),
     ]
 

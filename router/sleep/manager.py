@@ -10,14 +10,14 @@ from weakref import WeakSet
 from controller.config.model import SleepSettings
 from controller.fleet.errors import FleetError, NotPossible, TooEarly, TransitionRefused
 from controller.fleet.fleet import Fleet
-from controller.fleet.instance import Instance
+from controller.fleet.instance import DEEPER, Instance
 from controller.fleet.state import AWAKE, SLEEPING, State
 from router.sleep.policy import Deeper, Idleness, deeper, is_candidate
 from router.traffic.monitor import TrafficMonitor
 
 log = logging.getLogger(__name__)
 
-IDLE, MANUAL, DEEPER = "idle", "manual", "deeper"
+IDLE, MANUAL = "idle", "manual"
 
 
 class SleepManager:
@@ -112,18 +112,18 @@ class SleepManager:
 
     # -- by hand -------------------------------------------------------------------------------------------------
 
-    async def sleep(self, instances: Sequence[Instance]) -> None:
+    async def sleep(self, instances: Sequence[Instance], cause: str = MANUAL) -> None:
         """Put those that are awake to sleep once they have drained. Raises ``TransitionRefused`` if one stays awake."""
         awake = [one for one in instances if one.state in AWAKE | {State.FALLING_ASLEEP}]
         asleep = [one for one in instances if one.state is State.ASLEEP]
         await self._each(
             awake or asleep or instances,
-            self._sleep_by_hand,
+            lambda one: self._sleep_by_hand(one, cause),
         )
 
-    async def _sleep_by_hand(self, instance: Instance) -> None:
+    async def _sleep_by_hand(self, instance: Instance, cause: str) -> None:
         await self._make_way(instance)
-        await self._fleet.way_of(instance).sleep(MANUAL, instance.config.sleep.drain_timeout_seconds)
+        await self._fleet.way_of(instance).sleep(cause, instance.config.sleep.drain_timeout_seconds)
 
     async def wake(self, instances: Sequence[Instance], *, force: bool) -> None:
         """Wake those that sleep. Raises ``TransitionRefused``; ``TooEarly`` before any is told, unless forced."""

@@ -61,4 +61,12 @@ def test_each_sleeps_before_the_next_is_started(workplace: Workplace) -> None:
     assert not processes_of(workplace.folder)
 
 
+def test_through_the_gateway_too_it_is_no_sleep_that_has_to_last(workplace: Workplace) -> None:
+    engine = {"model": "one", "engine": "sim", "port": free_port(), "engine_args": SIM, "start": "asleep"}
+    workplace.write(engine, router={"enable_router": True, "router_port": free_port()})
+    assert workplace.up() == 0, workplace.output
+    assert asyncio.run(marks(workplace))["one"].cause == "start"
+    assert workplace.kill_all() == 0
+
+
 STEPS = ("starting", "asleep", "ready", "waiting")

@@ -204,3 +204,6 @@ async def test_a_staged_start_is_no_sleep_that_has_to_last(tmp_path: Path) -> No
     async with whole(tmp_path, Spec("one"), sleep_manager={"min_sleep_duration": 60}) as gateway:
         await gateway.fleet.transitions["one"].sleep(STAGED, 5)
         assert (await gateway.complete("one")).status_code == 200
+        answer = await gateway.client.post("/action/sleep/one?staged=true")
+        assert answer.status_code == 200, answer.text
+        assert (await gateway.complete("one")).status_code == 200

@@ -25,6 +25,16 @@ async def test_who_sleeps_on_drops_its_weights_and_comes_back_with_them(tmp_path
         assert (await gateway.complete("one")).status_code == 200
 
 
+async def test_who_has_sunk_may_be_woken_at_once(tmp_path: Path) -> None:
+    """It has slept for long enough to get there: ``min_sleep_duration`` does not begin again."""
+    settings = {"min_sleep_duration": 60, "level2_after_seconds": 0.05, "check_interval_seconds": 0.02}
+    async with whole(tmp_path, Spec("one"), sleep_manager=settings) as gateway:
+        await gateway.put_to_sleep("one")
+        await until(lambda: gateway.state("one") is State.ASLEEP and gateway.instance("one").level == 2)
+        assert gateway.instance("one").remaining_sleep() == 0
+        assert (await gateway.complete("one")).status_code == 200
+
+
 async def test_an_engine_with_one_level_stays_at_it(tmp_path: Path) -> None:
     settings = {**AT_ONCE, "level2_after_seconds": 0.0, "check_interval_seconds": 0.01}
     async with whole(tmp_path, Spec("one", SGLANG), sleep_manager=settings) as gateway:
