@@ -41,7 +41,8 @@ RESERVED_FILES = 40
 def work(options: argparse.Namespace) -> int:
     """Exit code 0 after a clean stop, 2 when the YAML has mistakes, 1 when it cannot start."""
     logs.begin(options.log_level)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until it has started, when what it reads is new anyway
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # until it has started, when what it reads is new anyway
     with closing(Channel(options.inherit)) as channel:
         return _begin(options, channel)
 
@@ -91,7 +92,7 @@ def serve(config: Config, host: str, listener: socket.socket, channel: Channel, 
             backlog=BACKLOG,
             timeout_graceful_shutdown=config.router.stop_timeout_seconds,  # type: ignore[arg-type]  # ours takes fractions
         ),
-        {signal.SIGUSR1: app.reload_soon},
+        {signal.SIGUSR1: app.reload_soon, signal.SIGUSR2: lambda: channel.say("renew")},
     )
 
     async def leave() -> None:

@@ -162,6 +162,8 @@ class Succession:
             elif word == "empty":
                 gateway.empty = True
                 self._tell_if_alone()
+            elif word == "renew" and gateway.stage is Stage.SERVING:
+                self.renew()
 
     def _hand_over(self) -> None:
         """To the one that is ready, if there is one, as soon as nobody else serves."""

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 KEEP_DISCARDING = 4
 """Times the limit that is read of a body that is refused: a client cut off while it sends never sees the answer."""
 
-CLOSE = (b"connection", b"close")
 SPECIAL = NOTED | {REQUEST_ID}
 BETWEEN, HEAD, BODY = range(3)
 """Which part of a message is being read."""
@@ -218,8 +217,10 @@ class DirectProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         super().on_message_begin()
         self.url, self._number = url, number
-        self.headers.extend([*headers, CLOSE] if self.leaving else headers)  # as if the client had asked for it
+        self.headers.extend(headers)
         super().on_headers_complete()
+        if self.leaving:
+            self.cycle.keep_alive = False
         if self.scope["http_version"] == "1.0":
             self.cycle.__class__ = Unframed  # it is uvicorn that makes it, and nothing has been sent
         if 0 < len(self.pipeline) < MOST_AHEAD:

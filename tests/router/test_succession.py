@@ -246,6 +246,34 @@ async def test_nothing_sleeps_under_those_who_are_still_served(tmp_path: Path) -
         assert sims["one"].count("requests_while_asleep") == 0
 
 
+@pytest.mark.parametrize("path", ["/health", "/events?stream=true&after=0"])
+async def test_who_keeps_a_connection_is_told_to_close_it(tmp_path: Path, path: str) -> None:
+    """Whatever is asked on it: else whoever asks again and again would never see the next gateway."""
+    async with (
+        engines(Spec("one", SLOW)) as sims,
+        program(tmp_path, sims) as running,
+        httpx2.AsyncClient(base_url=running.client.base_url, timeout=PATIENCE, trust_env=False) as keeping,
+    ):
+        assert "connection" not in (await keeping.get("/health")).headers
+        long = asyncio.create_task(running.ask("one", max_tokens=200))
+        await until(lambda: sims["one"].running == 1)
+        running.process.send_signal(signal.SIGUSR2)
+        await until(lambda: "takes over" in running.log.read_text(), PATIENCE)
+        async with keeping.stream("GET", path) as told:
+            assert told.headers["connection"] == "close"
+        assert (await long).status_code == 200
+
+
+async def test_a_gateway_that_is_told_itself_has_the_next_one_take_over(tmp_path: Path) -> None:
+    """Whoever looks for what listens at the port finds both processes."""
+    async with engines(Spec("one")) as sims, program(tmp_path, sims) as running:
+        before = running.gateways()
+        os.kill(before[0], signal.SIGUSR2)
+        await running.reaches(lambda now: len(now) == 1 and now != before)
+        assert (await running.ask("one")).status_code == 200
+        assert "killed by signal" not in running.log.read_text()
+
+
 async def test_nobody_leaves_while_the_next_one_still_looks_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
