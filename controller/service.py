@@ -88,6 +88,9 @@ async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncI
         keeper = LaunchKeeper(fleet, launchers_environment(), Launches(database), desired, SleepMarks(database), client)
         fleet.put_in_keeping(keeper)
         supervisor = Supervisor(fleet, keeper, desired)
+        for wake in await chronicle.wakes():
+            if (one := fleet.instances.get(wake.instance)) is not None and wake.seconds is not None:
+                one.remember_wake(wake.level or 0, wake.seconds)
         async with (
             chronicle.kept(),
             metered(fleet, Nvml(), Footprints(database)) as meter,

@@ -62,7 +62,8 @@ class Outlooks:
                 more = max(0.0, entry.until - self._fleet.clock())
                 return Outlook(entry.why or "asleep", position, None if seconds is None else seconds + more)
         if asleep:
-            return Outlook("asleep", seconds=seconds)
+            stopped = all(one.state is State.STOPPED for one in asleep)
+            return Outlook("stopped" if stopped else "asleep", seconds=seconds)
         return Outlook(next((one.problem for one in instances if one.problem), "not there"))
 
 

@@ -43,3 +43,9 @@ class Events:
         async with reading(self._database) as connection:
             rows = [dict(row) for row in (await connection.execute(wanted)).mappings()]
         return rows[::-1] if newest else rows
+
+    async def last(self, what: str, limit: int) -> Sequence[Row]:
+        """The last ``limit`` of which it says ``what``, oldest first."""
+        wanted = select(events).where(events.c.what == what).order_by(events.c.number.desc()).limit(limit)
+        async with reading(self._database) as connection:
+            return [dict(row) for row in (await connection.execute(wanted)).mappings()][::-1]

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from controller.fleet.journal import Event, Happened, Journal
 from state.database import StateError
-from state.events import Events
+from state.events import Events, Row
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +18,10 @@ RETRY_SECONDS = 5.0
 PRUNE_EVERY = 1000
 MOST_UNWRITTEN = 10_000
 """When the database cannot be written for so long that more would wait, the oldest are lost, and the log says so."""
+
+
+WAKES = 1000
+"""So many of the last wakes are remembered: they tell how long the next ones take."""
 
 
 class Chronicle:
@@ -55,8 +59,11 @@ class Chronicle:
         if newest and len(recent) >= limit:
             return recent[-limit:]
         rows = await self._events.between(after, first, limit - len(recent) if newest else limit, newest=newest)
-        older = [Event(**{**row, "what": Happened(row["what"])}) for row in rows]
-        return [*older, *recent][:limit]
+        return [*_events(rows), *recent][:limit]
+
+    async def wakes(self) -> Sequence[Event]:
+        """The last ones that came about before this journal began, oldest first."""
+        return _events(await self._events.last(Happened.WOKEN, WAKES))
 
     def _heard(self, event: Event) -> None:
         self._unwritten.append(event)
@@ -85,3 +92,7 @@ class Chronicle:
                 self._unwritten = [*batch, *self._unwritten][lost:]
                 return False
             return True
+
+
+def _events(rows: Sequence[Row]) -> list[Event]:
+    return [Event(**{**row, "what": Happened(row["what"])}) for row in rows]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from controller.fleet.doubt import Doubt
-from controller.fleet.instance import WAKES_KEPT, Instance
+from controller.fleet.instance import Instance
 from controller.fleet.journal import Happened
 from controller.fleet.keeper import Keeper, NoKeeper
 from controller.fleet.marks import Marks
@@ -39,7 +38,7 @@ class Wake:
     def end(self, instance: Instance) -> None:
         seconds = instance.clock() - self.began
         instance.wakes["ok"] += 1
-        instance.wake_seconds.setdefault(self.level, deque(maxlen=WAKES_KEPT)).append(seconds)
+        instance.remember_wake(self.level, seconds)
         instance.tell(Happened.WOKEN, cause=self.cause, seconds=seconds, level=self.level)
 
     def fail(self, instance: Instance, problem: str) -> None:

@@ -310,6 +310,10 @@ class Instance:
         for tell in self.watchers:
             tell()
 
+    def remember_wake(self, level: int, seconds: float) -> None:
+        """One from ``level`` took so long; 0: a start."""
+        self.wake_seconds.setdefault(level, deque(maxlen=WAKES_KEPT)).append(seconds)
+
     def learn(self, measured: Footprint) -> None:
         """What it takes has been measured."""
         self.measured = measured

@@ -100,8 +100,12 @@ class Replicas:
             return await self._acquire(among, choose, deadline)
         finally:
             self.waiting -= 1
-            if not self.waiting:
-                self.waker.unwant(self.model)
+            if not self.waiting:  # who came too late is told first what it has waited for
+                asyncio.get_running_loop().call_soon(self._nobody_waits)
+
+    def _nobody_waits(self) -> None:
+        if not self.waiting:
+            self.waker.unwant(self.model)
 
     async def _acquire(self, among: Sequence[Instance], choose: Choose, deadline: float) -> Instance:
         while True:

@@ -1,4 +1,4 @@
-"""One launcher at a time may change the sessions of a YAML file."""
+"""Who may change what runs: one launcher at a time works on a YAML, and one program at a time on each process of it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,51 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+
+from controller.launch.unit import Unit
 
 POLL_SECONDS = 0.1
 
+TURN_SECONDS = 30.0
+"""For which whoever starts or ends the same process is waited for."""
+
+Turn = Callable[[Unit], AbstractAsyncContextManager[None]]
+
 
 class AtWork(Exception):
-    """Another launcher is changing the sessions of the same file."""
+    """Somebody else is changing the same; the message says what."""
 
 
 @asynccontextmanager
-async def alone(file: Path, seconds: float = 0.0) -> AsyncIterator[None]:
-    """Hold a lock on the YAML itself, which goes with the process.
+async def alone(file: Path) -> AsyncIterator[None]:
+    """Hold a lock on the YAML itself, which goes with the process. Raises ``AtWork`` when another launcher holds it."""
+    async with _locked(file, os.O_RDONLY, 0.0, f"another launcher is at work on {file}; wait until it has ended"):
+        yield
 
-    Raises ``AtWork`` when another holds it, and goes on holding it for so many ``seconds``.
+
+@asynccontextmanager
+async def turn(unit: Unit, seconds: float = TURN_SECONDS) -> AsyncIterator[None]:
+    """Nobody else starts or ends ``unit`` meanwhile: the gateway does so too, whatever a launcher waits for.
+
+    Raises ``AtWork`` when somebody else is at it, and goes on for so many ``seconds``.
     """
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    file = unit.log.with_suffix(".lock")
+    await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
+    async with _locked(file, os.O_RDWR | os.O_CREAT, seconds, f"somebody else is starting or ending {unit.name}"):
+        yield
+
+
+@asynccontextmanager
+async def _locked(file: Path, flags: int, seconds: float, problem: str) -> AsyncIterator[None]:
+    descriptor = os.open(file, flags | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + seconds
     try:
         while not _taken(descriptor):
             if time.monotonic() >= deadline:
-                raise AtWork(f"another launcher is at work on {file}; wait until it has ended")
+                raise AtWork(problem)
             await asyncio.sleep(POLL_SECONDS)
         yield
     finally:

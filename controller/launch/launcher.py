@@ -11,6 +11,7 @@ from enum import Enum
 
 from controller.config.model import FRONTEND, Config
 from controller.launch import logs, plan, process_tree
+from controller.launch.exclusion import AtWork, Turn, turn
 from controller.launch.gateway import GatewayRefused
 from controller.launch.handover import HandoverFailed
 from controller.launch.plan import Decision, Seen, Step
@@ -75,6 +76,7 @@ class Launcher:
         sleeper: Sleeper,
         progress: Progress,
         room: Room | None = None,
+        turn: Turn = turn,
     ) -> None:
         """``room``: has it for what is started; None where that is seen to already."""
         self._config = config
@@ -83,6 +85,7 @@ class Launcher:
         self._launches = launches
         self._sleeper = sleeper
         self._room = room
+        self._turn = turn
         self._frontend_ended: asyncio.Event | None = None
         self._progress = progress
 
@@ -128,8 +131,7 @@ class Launcher:
 
     async def stop(self, units: Sequence[Unit]) -> dict[str, str | None]:
         """Stop ``units``, all at once. What could not be done, by name; None where all went well."""
-        panes = await asyncio.to_thread(self._tmux.panes)
-        problems = await asyncio.gather(*(self._stop(unit, panes) for unit in units))
+        problems = await asyncio.gather(*(self._stop_in_turn(unit) for unit in units))
         return {unit.name: problem for unit, problem in zip(units, problems, strict=True)}
 
     async def _take_turn(self, others: Sequence[str], ended: dict[str, asyncio.Event], unit: Unit) -> None:
@@ -159,8 +161,8 @@ class Launcher:
             async with self._room_for(unit):
                 self._progress.tell(unit.name, "starting", decision.reason)
                 try:
-                    pane = await self._start_whole(unit, seen.pane)
-                except (CannotStart, HandoverFailed, TmuxError, OSError) as problem:
+                    pane = await self._start_whole(unit)
+                except (AtWork, CannotStart, HandoverFailed, TmuxError, OSError) as problem:
                     return self._failed(unit, str(problem))
                 return await self._see_up(unit, pane, decision, wait)
         except NoRoom as none:
@@ -180,19 +182,24 @@ class Launcher:
             return nullcontext()
         return self._room.kept(unit.instance, lambda text: self._progress.tell(unit.name, "waiting", text))
 
-    async def _start_whole(self, unit: Unit, before: Pane | None) -> Pane:
+    async def _start_whole(self, unit: Unit) -> Pane:
         """Whoever is cancelled meanwhile waits: what has been started is to be in the records."""
-        starting = asyncio.ensure_future(self._start(unit, before))
+        starting = asyncio.ensure_future(self._start_in_turn(unit))
         try:
             return await asyncio.shield(starting)
         finally:
             if not starting.done():
                 await asyncio.wait([starting])
 
-    async def _start(self, unit: Unit, before: Pane | None) -> Pane:
-        last = (await self._launches.all()).get(unit.name)
+    async def _start_in_turn(self, unit: Unit) -> Pane:
+        """Its pane, also if a request has had the gateway start it meanwhile."""
+        async with self._turn(unit):
+            seen = (await self._survey.seen([unit], await self._launches.all()))[unit.name]
+            return seen.pane if seen.pane is not None and not seen.pane.dead else await self._start(unit, seen)
+
+    async def _start(self, unit: Unit, seen: Seen) -> Pane:
         seconds = self._config.launch.stop_timeout_seconds
-        pane = await asyncio.to_thread(open_session, self._tmux, unit, before, last, seconds)
+        pane = await asyncio.to_thread(open_session, self._tmux, unit, seen.pane, seen.record, seconds)
         process = await asyncio.to_thread(identity, pane.pid)
         argv, environment = unit.record
         await self._launches.put(
@@ -255,6 +262,13 @@ class Launcher:
         if last_words:
             self._progress.show(f"{unit.name}: the end of {unit.log}:", last_words)
         return Outcome(State.FAILED, reason, differences)
+
+    async def _stop_in_turn(self, unit: Unit) -> str | None:
+        try:
+            async with self._turn(unit):
+                return await self._stop(unit, await asyncio.to_thread(self._tmux.panes))
+        except AtWork as busy:
+            return str(busy)
 
     async def _stop(self, unit: Unit, panes: Sequence[Pane]) -> str | None:
         pane, strange = plan.find(unit, panes)

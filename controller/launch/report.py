@@ -75,12 +75,13 @@ def check(console: Console, config: Config, units: Sequence[Unit]) -> None:
         if not instance.launched:
             say(console, f"\n{instance.name}: {instance.model}, runs already at {instance.spec.base_url}; not launched")
     ordered = plan.order(units)
+    begun = [unit for unit in ordered if unit.instance is None or unit.instance.start != "stopped"]
     for unit in ordered:
         say(console, f"\n{unit.name}: {unit.what} at {unit.url}, tmux session {unit.session}, log {unit.log}")
         if unit.instance is not None:
             _additions(console, unit.instance)
             _sleep(console, unit.instance)
-        if waits := plan.before(unit, ordered):
+        if unit in begun and (waits := plan.before(unit, begun)):
             say(console, f"  starts when {', '.join(waits)} came up or failed: it may share a GPU")
     for warning in openness(config):
         say(console, f"\n{warning}")
@@ -136,3 +137,7 @@ def _sleep(console: Console, instance: Instance) -> None:
         say(console, "  is not started: its first request starts it")
     if sleep.auto_sleep_enabled:
         say(console, f"  sleeps after {sleep.idle_threshold_seconds:g} s without a request")
+    if sleep.level2_after_seconds is not None and sleep.level == 1:
+        say(console, f"  drops its weights after {sleep.level2_after_seconds:g} s asleep")
+    if sleep.stop_after_seconds is not None:
+        say(console, f"  its process is ended after {sleep.stop_after_seconds:g} s asleep, and started by a request")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 
 import httpx2
@@ -16,7 +17,7 @@ from controller.fleet.errors import EngineFailed, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.keeper import Rest
 from controller.launch import plan
-from controller.launch.exclusion import AtWork, alone
+from controller.launch.exclusion import AtWork, turn
 from controller.launch.launcher import Launcher, State
 from controller.launch.progress import Progress
 from controller.launch.sleeper import Sleeper
@@ -29,11 +30,6 @@ from state.database import StateError
 from state.desired_states import DesiredState, DesiredStates, Wanted
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
-
-TURN_SECONDS = 30.0
-"""For which a launcher that is at work is waited for."""
-
-TURN_POLL_SECONDS = 0.25
 
 BROKEN = (AtWork, StateError, TmuxError, OSError)
 
@@ -64,13 +60,14 @@ class LaunchKeeper:
 
     async def start(self, name: str) -> None:
         try:
-            await self._start_in_turn(name)
+            async with turn(self._unit(name)):
+                await self._start(name)
         except BROKEN as problem:
             raise EngineFailed(f"{name!r} cannot be started: {problem}") from problem
 
     async def stop(self, name: str) -> None:
         try:
-            async with alone(self._fleet.config.file, TURN_SECONDS):
+            async with turn(self._unit(name)):
                 unit, launcher = self._launcher(name)
                 problem = (await launcher.stop([unit]))[name]
         except BROKEN as broken:
@@ -97,9 +94,9 @@ class LaunchKeeper:
         return {name: is_running(launch.process) for name, launch in (await self._launches.all()).items()}
 
     async def has_ended(self, name: str) -> str | None:
-        """How its process ended, if nobody wanted that; None while a launcher is at work, who may be at it."""
+        """How its process ended, if nobody wanted that; None while a launcher is at it."""
         try:
-            async with alone(self._fleet.config.file):
+            async with turn(self._unit(name), 0.0):
                 if await self._stopped(name) or await self.runs(name) is not False:
                     return None
                 return await self.ending(name)
@@ -121,19 +118,6 @@ class LaunchKeeper:
     def share_a_gpu(self, one: str, other: str) -> bool:
         """Whether the two may load onto the same GPU."""
         return plan.share_a_gpu(self._unit(one), self._unit(other))
-
-    async def _start_in_turn(self, name: str) -> None:
-        deadline = asyncio.get_running_loop().time() + TURN_SECONDS
-        while True:
-            try:
-                async with alone(self._fleet.config.file):
-                    return await self._start(name)
-            except AtWork:
-                if await self.runs(name):
-                    return None  # that launcher has just started it
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise
-            await asyncio.sleep(TURN_POLL_SECONDS)
 
     async def _start(self, name: str) -> None:
         desired = await self._stopped(name)
@@ -168,7 +152,12 @@ class LaunchKeeper:
         alone_in_it = replace(self._fleet.config, instances=(self._instance(name),))
         survey = Survey(alone_in_it, [unit], self._tmux, self._client, self._marks)
         sleeper = Sleeper(alone_in_it, self._client, self._marks, Panel(Nvml()))
-        return unit, Launcher(alone_in_it, survey, self._tmux, self._launches, sleeper, Progress())
+        return unit, Launcher(alone_in_it, survey, self._tmux, self._launches, sleeper, Progress(), turn=_taken)
+
+
+def _taken(_: Unit) -> AbstractAsyncContextManager[None]:
+    """The launcher's turn is the keeper's own."""
+    return nullcontext()
 
 
 def sidecars_of(config: Config) -> Mapping[str, Instance]:

@@ -51,7 +51,9 @@ def event_endpoints(chronicle: Chronicle, stopping: asyncio.Event) -> list[Endpo
         wants_stream = "text/event-stream" in request.headers.get("accept", "") or flag(request, STREAM)
         after = int(number(request, AFTER, above=-1, at_most=float("inf")))
         if wants_stream:
-            after = _last_id(request) or (after if "after" in request.query_params else chronicle.journal.last_number)
+            last = chronicle.journal.last_number
+            after = _last_id(request) or (after if "after" in request.query_params else last)
+            after = after if after <= last else 0  # a number of a journal that is lost: all of this one is new
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
             return StreamingResponse(_live(chronicle, after, stopping), media_type="text/event-stream", headers=headers)
         limit = int(number(request, LIMIT, above=0, at_most=MOST))

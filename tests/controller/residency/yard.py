@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from controller.config.model import Config
@@ -11,6 +13,7 @@ from controller.fleet.errors import EngineFailed, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.keeper import Rest
 from controller.launch import plan
+from controller.launch.exclusion import TURN_SECONDS
 from controller.launch.gateway import Books, Gateway, GatewayPlan, GatewayRefused
 from controller.launch.launcher import Launcher, Outcome, State
 from controller.launch.room import NoRoom, Room
@@ -19,7 +22,7 @@ from controller.launch.unit import Start, Unit, engine_unit
 from controller.reload.rollout import Steps
 from controller.residency.arbiter import Arbiter
 from controller.residency.tenants import footprint_of
-from controller.supervisor.keeper import TURN_SECONDS, LaunchKeeper
+from controller.supervisor.keeper import LaunchKeeper
 from router.errors import GatewayError
 from router.reload import Reload
 from state.desired_states import DesiredState, DesiredStates, Wanted
@@ -58,7 +61,7 @@ class Wishes(DesiredStates):
 class Yard:
     """``launched``: name -> the process that was started for it, until it is ended; ``starts``: as what.
 
-    ``alone``: held by whoever starts or ends processes.
+    ``alone``: held by the launcher that is at work. ``turns``: by whoever starts or ends that process.
     """
 
     def __init__(self, engines: Mapping[str, TenantEngine]) -> None:
@@ -67,6 +70,7 @@ class Yard:
         self.starts: dict[str, Start] = {}
         self.wishes = Wishes()
         self.alone = asyncio.Lock()
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def start(self, unit: Unit) -> None:
         engine = self.engines[unit.name]
@@ -114,8 +118,7 @@ class YardKeeper(LaunchKeeper):
         self._yard = yard
 
     async def start(self, name: str) -> None:
-        await self._in_turn(name)
-        async with self._yard.alone:
+        async with self._turn(name):
             desired = (await self._yard.wishes.all()).get(name)
             if desired is not None and desired.wanted is Wanted.STOPPED:
                 raise NotPossible(f"{name!r} is not started: it was stopped by {desired.by}")
@@ -126,8 +129,7 @@ class YardKeeper(LaunchKeeper):
             self._yard.start(self._unit(name))
 
     async def stop(self, name: str) -> None:
-        await self._in_turn(name)
-        async with self._yard.alone:
+        async with self._turn(name):
             self._unit(name)
             await self._yard.stop(name)
 
@@ -149,13 +151,18 @@ class YardKeeper(LaunchKeeper):
         await asyncio.sleep(0)
         return "exit 1"
 
-    async def _in_turn(self, name: str) -> None:
-        """As long as a launcher is at work, for so long at most."""
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """Once a launcher is not at it any more, which is waited for, for so long at most."""
         try:
-            async with asyncio.timeout(TURN_SECONDS), self._yard.alone:
-                pass
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._yard.turns[name].acquire()
         except TimeoutError:
-            raise EngineFailed(f"{name!r}: a launcher is at work") from None
+            raise EngineFailed(f"{name!r}: a launcher is at it") from None
+        try:
+            yield
+        finally:
+            self._yard.turns[name].release()
 
 
 class YardLauncher(Launcher):
@@ -171,7 +178,7 @@ class YardLauncher(Launcher):
     async def _up(self, unit: Unit) -> Outcome:
         assert unit.instance is not None
         try:
-            async with self._beside.kept(unit.instance, lambda _: None):
+            async with self._beside.kept(unit.instance, lambda _: None), self._yard.turns[unit.name]:
                 self._yard.start(unit)
         except NoRoom as none:
             return Outcome(State.NO_ROOM, str(none))
@@ -184,7 +191,8 @@ class YardLauncher(Launcher):
 
     async def stop(self, units: Sequence[Unit]) -> dict[str, str | None]:
         for unit in units:
-            await self._yard.stop(unit.name)
+            async with self._yard.turns[unit.name]:
+                await self._yard.stop(unit.name)
         return {unit.name: None for unit in units}
 
     async def close(self, pane: Pane) -> str | None:

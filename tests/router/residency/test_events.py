@@ -70,13 +70,18 @@ async def test_the_oldest_are_forgotten_while_it_runs(tmp_path: Path, monkeypatc
 
 
 async def test_what_happened_before_a_restart_is_not_forgotten(tmp_path: Path) -> None:
+    """Nor how long a model took to wake, which tells how long it will."""
     async with engines(Spec("a")) as sims:
-        async with gateway(tmp_path, sims) as first:
+        async with gateway(tmp_path, sims, sleep_manager={"min_sleep_duration": 0}) as first:
+            await first.put_to_sleep("a")
+            await first.complete("a")
+            took = first.instance("a").wake_seconds
             await first.put_to_sleep("a")
             before = await story(first)
         async with gateway(tmp_path, sims) as second:
             after = await story(second)
             assert after[: len(before)] == before
+            assert list(took) == [1] and second.instance("a").wake_seconds == took
             assert [one["number"] for one in after] == list(range(1, len(after) + 1))
 
 
@@ -92,6 +97,17 @@ async def test_it_can_be_followed_live(tmp_path: Path) -> None:
         listeners = running.fleet.journal.listeners
         count = len(listeners)
     await until(lambda: len(listeners) < count)
+
+
+async def test_who_knows_a_later_number_follows_another_journal_from_its_beginning(tmp_path: Path) -> None:
+    """The database it was in is lost."""
+    async with whole(tmp_path, Spec("a")) as running, raw(running) as client:
+        await running.put_to_sleep("a")
+        await client.ask("GET /events HTTP/1.1\nhost: x\naccept: text/event-stream\nlast-event-id: 1000")
+        await client.head()
+        assert [await _next(client.reader) for _ in range(2)] == ["ready", "slept"]
+        await running.complete("a")
+        assert await _next(client.reader) == "wake_began"
 
 
 async def _next(reader: asyncio.StreamReader) -> str:

@@ -111,6 +111,22 @@ async def test_who_waits_for_a_busy_one_is_not_told_of_its_own_wake_alone(tmp_pa
         assert (await cold).status_code == 200
 
 
+async def test_who_has_waited_in_vain_is_told_what_for(tmp_path: Path) -> None:
+    """Whoever gives up last, too, though nobody is in the line then."""
+    patient = {**SETTINGS, "residency": {"min_awake_seconds": 0, "max_wait_seconds": 60}}
+    late = {"sleep_manager": {"wake_timeout_seconds": 0.3}}
+    async with whole(tmp_path, of("hot", 60), of("cold", 60, **late), **patient) as gateway:
+        await begin(gateway, "cold")
+        gateway.sims["hot"].fault(silent_after_tokens={"tokens": 2, "times": 1})
+        async with raw(gateway) as stream:
+            await stream.post("/v1/completions", {"model": "hot", "prompt": "x", "stream": True, "max_tokens": 5})
+            await stream.head()
+            answer = await gateway.complete("cold")
+        assert code_of(answer) == (503, "wake_timeout")
+        assert "everybody who could leave is busy, position 1" in answer.json()["error"]["message"]
+        await until(lambda: not gateway.live.arbiter.waiting)
+
+
 async def test_room_is_made_for_a_wake_by_hand(tmp_path: Path) -> None:
     async with whole(tmp_path, of("a", 60), of("b", 60), **SETTINGS) as gateway:
         await begin(gateway, "b")

@@ -15,8 +15,10 @@ from unittest import mock
 
 import psutil
 
+from controller.config.load import load
 from controller.fleet import watcher
 from controller.fleet.state import State
+from controller.launch.unit import Unit, units
 from controller.supervisor import policy, rounds
 from controller.supervisor.sidecars import Sidecars
 from controller.supervisor.supervisor import Supervisor
@@ -32,6 +34,10 @@ PACE = "--ttft 0 --tokens-per-second 0 --sleep-seconds 0 --wake-seconds 0 --log-
 def sim(name: str, more: str = "", **keys: Any) -> dict[str, Any]:
     """A simulated engine that the launcher starts."""
     return {"model": name, "name": name, "engine": "sim", "port": free_port(), "engine_args": f"{PACE} {more}", **keys}
+
+
+def unit_of(workplace: Workplace, name: str) -> Unit:
+    return next(one for one in units(load(workplace.file), {}, []) if one.name == name)
 
 
 @dataclass

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from controller.fleet.state import Hold, State
-from controller.launch.exclusion import alone
+from controller.launch.exclusion import alone, turn
 from tests.controller.launch.conftest import Workplace
 from tests.router.gateway import code_of, text_of, until
 from tests.router.proxy.scripted import raw
-from tests.router.supervision.conftest import kept, runs, sim
+from tests.router.supervision.conftest import kept, runs, sim, unit_of
 
 pytestmark = pytest.mark.anyio
 
@@ -111,13 +111,25 @@ async def test_engines_elsewhere_are_not_touched(workplace: Workplace) -> None:
         assert code_of(await fleet.act("start", "far")) == (409, "not_possible")
 
 
-async def test_while_a_launcher_is_at_work_nothing_is_started_beside_it(workplace: Workplace) -> None:
-    """The lock is waited for, and what that launcher starts is taken as it is."""
+async def test_while_a_launcher_is_at_it_nothing_is_started_beside_it(workplace: Workplace) -> None:
+    """Who comes second waits, and takes what the other has started as it is."""
     workplace.write(sim("a", start="stopped"), sleep_manager=QUICK)
     async with kept(workplace, up=False) as fleet:
-        async with alone(workplace.file):
+        async with turn(unit_of(workplace, "a")):
             request = asyncio.create_task(fleet.gateway.complete("a"))
             await fleet.is_("a", State.STARTING)
+            launcher = asyncio.create_task(fleet.launch("up", "a"))
             await fleet.looked()
             assert workplace.panes() == {}
         assert text_of(await request)
+        assert await launcher == 0
+        assert len(workplace.panes()) == 1 and fleet.gateway.state("a") is State.READY
+
+
+async def test_a_launcher_that_waits_for_other_engines_is_in_nobodys_way(workplace: Workplace) -> None:
+    """To load one takes minutes, and a fleet of them hours: who is asked meanwhile is started."""
+    workplace.write(sim("a", start="stopped"), sleep_manager=QUICK)
+    async with kept(workplace, up=False) as fleet, alone(workplace.file):
+        assert text_of(await fleet.gateway.complete("a"))
+        fleet.kill("a")
+        await until(lambda: fleet.events("a").count("started") == 2)

@@ -7,12 +7,12 @@ from unittest import mock
 
 import pytest
 
-from controller.launch.exclusion import alone
+from controller.launch.exclusion import turn
 from controller.supervisor import policy
 from tests.controller.launch.conftest import Workplace
 from tests.ports import free_port
 from tests.router.gateway import until
-from tests.router.supervision.conftest import Kept, kept, runs, sim
+from tests.router.supervision.conftest import Kept, kept, runs, sim, unit_of
 
 pytestmark = pytest.mark.anyio
 
@@ -58,11 +58,11 @@ async def test_a_sidecar_that_was_stopped_by_hand_stays_so(workplace: Workplace)
         await until(lambda: fleet.events(BESIDE) == ["crashed", "started"])
 
 
-async def test_while_a_launcher_is_at_work_nothing_is_said_of_it(workplace: Workplace) -> None:
+async def test_while_a_launcher_is_at_it_nothing_is_said_of_it(workplace: Workplace) -> None:
     """It may be what the launcher does."""
     workplace.write(both())
     async with kept(workplace) as fleet:
-        async with alone(workplace.file):
+        async with turn(unit_of(workplace, BESIDE)):
             before = fleet.kill(BESIDE)
             await until(lambda: not runs(before))
             await fleet.looked()
