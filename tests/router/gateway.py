@@ -298,7 +298,7 @@ async def no_task_left() -> AsyncIterator[None]:
         yield
     finally:
         _ours.set(outer)
-    await until(lambda: all(task.done() for task in begun), 2.0)
+    await until(lambda: all(task.done() for task in begun))
 
 
 def text_of(answer: httpx2.Response) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -128,10 +127,8 @@ async def test_dies_and_comes_back(
             if asleep:
                 await running.put_to_sleep("one")
             await life.aclose()
-            began = time.monotonic()
             for _ in range(2):
                 assert code_of(await running.complete("one")) == (502, "engine_unreachable")
-            assert time.monotonic() - began < 2
             await until(lambda: running.state("one") is State.FAILED)
             monkeypatch.setattr(origin, "listener", lambda port: "2:200")
             monkeypatch.setattr(origin, "is_running", lambda process: process == "2:200")  # no longer this process

