@@ -339,7 +339,8 @@ class Fleet(RuleBasedStateMachine):
         strays = house.yard.launched.keys() - {one.name for one in house.config.instances}
         if strays and all(task.done() for task in house.by_hand):
             house.roll_out()
-        quiet = all(one.state in SETTLED for one in house.fleet.instances.values()) and not house.arbiter.leaving
+        moves = house.arbiter.leaving or house.arbiter.waiting  # a crashed one may wait for room to come back
+        quiet = all(one.state in SETTLED for one in house.fleet.instances.values()) and not moves
         ended = all(one.outcome for one in house.clients) and all(task.done() for task in house.by_hand)
         return quiet and ended and not house.elders and len(house.live.pools) == len(house.fleet.instances)
 
