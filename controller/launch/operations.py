@@ -105,9 +105,9 @@ class Operations:
                 except NothingToRenew:
                     others.append(unit)
             problems |= await self._stop(tools.launcher, others)
-            good = [unit for unit in chosen if problems[unit.name] is None]
-            code = await self._up(tools, good, wait, asked=True)
-        return code if len(good) == len(chosen) else FAILED
+            stopped = [unit for unit in others if problems[unit.name] is None]
+            code = await self._up(tools, stopped, wait, asked=True)
+        return FAILED if any(problems.values()) else code
 
     async def stop(self, names: Sequence[str]) -> int:
         panes = await asyncio.to_thread(self._tmux.panes)

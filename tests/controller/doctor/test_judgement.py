@@ -76,6 +76,28 @@ def test_memory(workplace: Workplace, models: list[dict[str, Any]], level: Level
     assert any(what in one for one in told(workplace, WELL)[level]), told(workplace, WELL)
 
 
+def test_who_never_leaves_is_counted_as_it_is(workplace: Workplace) -> None:
+    """It is pinned, or its engine has no way to sleep."""
+    server_of_its_own = {"model": "c", "command": ["/bin/true"], "gpus": [0], "memory_gib": 20}
+    rest = model("a", 40, start="asleep"), model("b", 50, start="asleep")
+    workplace.write(*rest, server_of_its_own, **CARD, models={"a": {"pinned": True}})
+    problems = told(workplace, WELL)[Level.PROBLEM]
+    assert [one for one in problems if "memory" in one] == [
+        "memory of gpu0: b takes 50 GiB, beside what leaves for nobody, a (pinned) 40 GiB, c (cannot sleep) 20 GiB: "
+        "more than 80 GiB"
+    ]
+
+
+def test_groups(workplace: Workplace) -> None:
+    groups = {"g": {"members": ["a", "b"], "exclusive": True}}
+    workplace.write(model("a"), model("b"), model("c"), groups=groups)
+    assert "groups: a, b start awake, and one of their exclusive group may be" in told(workplace, WELL)[Level.WARNING]
+    workplace.write(model("a"), model("b", start="asleep"), groups=groups, models={"a": {"pinned": True}})
+    found = told(workplace, WELL)
+    assert not [one for one in found[Level.WARNING] if "groups" in one]
+    assert [one for one in found[Level.PROBLEM] if "as long as it is awake, nobody wakes b" in one]
+
+
 def test_a_host_with_a_limit_is_no_reason_to_worry(workplace: Workplace) -> None:
     """Some sleep at level 2 then: nobody is told to set what is set."""
     workplace.write(model("a", 40), model("b", 40), **CARD, host={"memory_gib": 50})
