@@ -338,5 +338,5 @@ def _worth(one: Resident) -> float:
 
 
 def _arithmetic(name: str, place: str, need: int, capacity: int, kept: int) -> str:
-    stays = f", and {gib(kept)} stay with those that are pinned or asleep" if kept else ""
+    stays = f", and {gib(kept)} stay with those that are pinned, asleep, or cannot sleep" if kept else ""
     return f"{name!r} needs {gib(need)} on {place}, which has {gib(capacity)}{stays}"
