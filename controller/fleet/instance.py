@@ -80,6 +80,7 @@ class Instance:
         self.since = clock()
         self._spent: defaultdict[State, float] = defaultdict(float)
         self.ready_since = self.since
+        self.awake_since = float("-inf")  # for long, if it was awake already when it was first looked at
         self.looked_at = float("-inf")
         self.problem = "not looked at yet"
         self.in_flight = 0
@@ -255,6 +256,8 @@ class Instance:
         if self.state is not State.READY:
             log.info("%s is ready", self.name)
             self.ready_since = self.clock()
+            if self.state is not State.UNKNOWN:
+                self.awake_since = self.ready_since
             self.tell(Happened.READY)
         self.wake_failures = 0
         self._retry_at = float("-inf")

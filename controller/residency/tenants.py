@@ -85,7 +85,7 @@ def resident(
         settled=instance.state is State.READY and not spared,
         idle=instance.in_flight == 0 and not waited_for,
         pinned=settings.pinned,
-        awake_seconds=now - instance.ready_since,
+        awake_seconds=now - instance.awake_since,
         idle_seconds=now - max(instance.used_at, instance.ready_since),
         wake_seconds=wake_seconds(instance),
         priority=settings.priority,

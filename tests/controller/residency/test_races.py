@@ -79,6 +79,24 @@ def test_where_marks_cannot_be_written_nobody_is_told_to_leave_again_and_again(h
     assert served(asking)
 
 
+def test_who_was_awake_before_the_gateway_may_leave_at_once(build: Build) -> None:
+    """How long it has been is not known: whoever waits does not wait for that once more after each restart."""
+    house = build(
+        [tenant("a", 60), tenant("b", 60)],
+        ROOM_FOR_ONE,
+        asleep=["b"],
+        residency={"min_awake_seconds": 10, "max_wait_seconds": 15},
+    )
+    asking = house.ask("b", lasts=0.1)
+    house.loop.pass_time(2)
+    assert served(asking)
+    again = house.ask("a", lasts=0.1)
+    house.loop.pass_time(7)
+    assert again.phase == "waiting"
+    house.loop.pass_time(3)
+    assert served(again)
+
+
 def test_a_request_after_the_edge_wakes_its_model_again(house: House) -> None:
     """The engine has been told: it sleeps first, and wakes then. Nothing is stuck, and the next one is served."""
     held = house.engines["a"].hold("sleep")
