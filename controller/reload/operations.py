@@ -38,7 +38,7 @@ class Changes(Operations):
         """Bring what runs to what the YAML says now, without losing a request."""
         async with self._fleet() as tools, open_client() as client:
             gateway, survey = Gateway(self._config, client), tools.survey
-            rollout = Rollout(self._config, tools.launcher, gateway, lambda text: say(self._out, text))
+            rollout = Rollout(self._config, tools.launcher, gateway, tools.desired, lambda text: say(self._out, text))
             steps, frontend = await self._steps(survey), await survey.pane(self._every[FRONTEND])
             frontend = None if frontend is None or frontend.dead else frontend
             try:

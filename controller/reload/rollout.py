@@ -17,6 +17,7 @@ from controller.launch.plan import Seen, Step
 from controller.launch.succession import NothingToRenew
 from controller.launch.tmux import Pane
 from controller.launch.unit import ROUTER, Unit
+from state.desired_states import DesiredStates, Wanted
 
 KEY_SECONDS = 10.0
 """For which a gateway that was told to take another key is asked with it."""
@@ -62,10 +63,18 @@ def steps_of(
 class Rollout:
     """``tell``: what is being done. ``failures``: what could not be, by name."""
 
-    def __init__(self, config: Config, launcher: Launcher, gateway: Gateway, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        launcher: Launcher,
+        gateway: Gateway,
+        desired: DesiredStates,
+        tell: Callable[[str], None],
+    ) -> None:
         self._config = config
         self._launcher = launcher
         self._gateway = gateway
+        self._desired = desired
         self._tell = tell
         self.failures: dict[str, str] = {}
 
@@ -137,6 +146,8 @@ class Rollout:
             problem = (await self._launcher.stop([unit]))[unit.name]
             if problem is not None:
                 self.failures[unit.name] = problem
+            elif (wish := (await self._desired.all()).get(unit.name)) and wish.wanted is Wanted.STOPPED:
+                self._tell(f"{unit.name}: stopped by {wish.by} meanwhile, and stays so")
             else:
                 await self.start([unit])
         finally:

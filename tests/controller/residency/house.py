@@ -378,7 +378,7 @@ class House:
             config = self._read(self.file)
             units = units_of(config)
             steps = self.yard.steps(config, units)
-            rollout = Rollout(config, launcher, gateway, lambda _: None)
+            rollout = Rollout(config, launcher, gateway, self.yard.wishes, lambda _: None)
             await rollout.apply(None)
             wishes = [DesiredState(unit.name, Wanted.RUNNING, self.loop.time(), LAUNCHER) for unit in steps.start]
             await self.yard.wishes.put(*wishes)

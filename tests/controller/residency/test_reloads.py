@@ -12,6 +12,7 @@ from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.residency.memory import GIB, total
 from runtime.engines.base import NotSupported
+from state.desired_states import Wanted
 from tests.controller.residency.house import House, launched, tenant
 from tests.controller.residency.tenant_engine import NextGateway
 
@@ -292,3 +293,19 @@ def test_one_that_is_gone_and_does_not_run_holds_nothing(build: Build, end: str)
     house.check()
     assert house.awake == {"a"} and set(house.arbiter.books().held) == {"a"}
     assert not [event for event in house.told if event.what is Happened.EVICTED]
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+def test_who_is_stopped_by_hand_as_it_is_started_anew_stays_stopped(build: Build, turns: int) -> None:
+    """Or the stop is refused, and it runs: at whatever moment, what is wanted is what is."""
+    house = build([launched(0, "a", 60), launched(1, "b", 10)], ROOM_FOR_ONE)
+    house.tenants["a"]["engine_args"] = ["--enable-sleep-mode", "--seed", "1"]
+    made = house.roll_out()
+    house.loop.turn(turns)
+    stopped = house.stop("a")
+    house.loop.pass_time(90)
+    house.check()
+    assert made.done() and stopped.done()
+    wanted = house.yard.wishes.kept["a"].wanted
+    assert wanted is (Wanted.STOPPED if stopped.exception() is None else Wanted.RUNNING)
+    assert house.engines["a"].runs is (wanted is Wanted.RUNNING)
