@@ -267,8 +267,8 @@ class Launcher:
         try:
             async with self._turn(unit):
                 return await self._stop(unit, await asyncio.to_thread(self._tmux.panes))
-        except AtWork as busy:
-            return str(busy)
+        except (AtWork, OSError) as problem:
+            return str(problem)
 
     async def _stop(self, unit: Unit, panes: Sequence[Pane]) -> str | None:
         pane, strange = plan.find(unit, panes)
