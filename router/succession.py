@@ -9,6 +9,7 @@ library: it stays as it is while the program's files change.
                    <- ready           it has read the YAML, and holds the address
       leave ->                        to the one that serves: take no more connections
                    <- left            it decides nothing any more, and finishes what it has
+                   <- renew           it was told by a signal what this process was meant to hear
                    <- empty           nothing of it is in flight on an engine: what it has is with the next one
       go ->                           to the new one: open the fleet and serve; "go alone" if nobody is before it
       alone ->                        those before it have ended, or are empty
@@ -68,6 +69,12 @@ class Gateway:
             self._channel.send(word.encode() + b"\n")
         except OSError:
             pass  # it has died, which is seen elsewhere
+
+    def send(self, number: signal.Signals) -> None:
+        try:
+            self.process.send_signal(number)
+        except ProcessLookupError:
+            pass  # likewise
 
     def hear(self) -> tuple[list[str], list[int]]:
         """The words that have come, and the files."""
@@ -143,7 +150,7 @@ class Succession:
         self._gateways.append(gateway)
         gateway.listen(self._heard)
         if self._stopping:
-            process.terminate()
+            gateway.send(signal.SIGTERM)
         self._begin(self._wait(gateway))
 
     def _heard(self, gateway: Gateway) -> None:
@@ -189,7 +196,7 @@ class Succession:
         await asyncio.sleep(LEAVE_SECONDS)
         if gateway.stage is Stage.SERVING and gateway in self._gateways:
             log.error("the gateway %d did not leave within %g s, and is killed", gateway.pid, LEAVE_SECONDS)
-            gateway.process.kill()
+            gateway.send(signal.SIGKILL)
 
     async def _wait(self, gateway: Gateway) -> None:
         code = await gateway.process.wait()
@@ -230,13 +237,13 @@ class Succession:
             os.close(self._listener)
             self._listener = None
         for gateway in self._gateways:
-            gateway.process.send_signal(signal.SIGTERM)
+            gateway.send(signal.SIGTERM)
         if not self._gateways:
             self._over.set()
 
     def _pass_on(self, number: signal.Signals) -> None:
         if (serving := self._in(Stage.SERVING)) is not None:
-            serving.process.send_signal(number)
+            serving.send(number)
 
     def _in(self, stage: Stage) -> Gateway | None:
         return next((one for one in self._gateways if one.stage is stage), None)

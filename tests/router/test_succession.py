@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from controller.fleet import fleet
 from controller.residency import arbiter
 from controller.residency.decision import Outcome, decide
 from controller.service import open_fleet
+from router import succession
 from tests.ports import free_port
 from tests.router.adapters.stage import LORA, applied, artifact
 from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, gateway, replica_of, text_of, until, write_yaml
@@ -272,6 +274,18 @@ async def test_a_gateway_that_is_told_itself_has_the_next_one_take_over(tmp_path
         await running.reaches(lambda now: len(now) == 1 and now != before)
         assert (await running.ask("one")).status_code == 200
         assert "killed by signal" not in running.log.read_text()
+
+
+async def test_one_that_has_just_ended_keeps_no_signal_from_the_others() -> None:
+    """Whoever is to stop as one ends would else serve on for ever."""
+    ended = await asyncio.create_subprocess_exec("true")
+    running = await asyncio.create_subprocess_exec("sleep", "60")
+    await ended.wait()
+    for process in (ended, running):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            succession.Gateway(process, ours).send(signal.SIGTERM)
+    assert await running.wait() == -signal.SIGTERM
 
 
 async def test_nobody_leaves_while_the_next_one_still_looks_at_all(
