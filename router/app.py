@@ -56,7 +56,7 @@ class Gateway(Starlette):
     async def leave(self, url: str) -> None:
         """Another gateway takes over at ``url``, when this returns."""
         if self.live is not None:
-            self.live.leave(url)
+            await self.live.leave(url)
             await self.live.chronicle.finish()
 
     async def emptied(self) -> None:

@@ -78,12 +78,14 @@ class Live:
         if not self.left:
             self.put_idle_to_sleep()
 
-    def leave(self, url: str) -> None:
+    async def leave(self, url: str) -> None:
         """Another gateway takes over at ``url``: to it goes whatever has not been sent to an engine yet.
 
-        Nothing is decided here any more; what is in flight is finished.
+        Nothing is decided here any more; what is in flight is finished. What was being done to engines is broken off,
+        and its marks are as they should be, when this returns: the next gateway goes by them.
         """
         self.left = True
+        transitions = list(self.fleet.transitions.values())
         routes = list(self.fleet.routes.values())
         names = {model: [one.name for one in routes if one.model == model] for model in self.fleet.models}
         self.adapters.rest()
@@ -97,6 +99,7 @@ class Live:
         for route in routes:
             if isinstance(route, AdapterRoute):
                 route.put(dict.fromkeys(route.replicas.instances))
+        await asyncio.gather(*(one.aclose() for one in transitions))
 
     def put_idle_to_sleep(self) -> None:
         """From now on, as the configuration in force says."""

@@ -46,8 +46,10 @@ class SingleFlight:
             raise NotPossible(f"{self._name!r} has been taken out of service meanwhile") from None
 
     async def aclose(self) -> None:
+        """Break all of it off. Asked again, that does not disturb what is tidied up."""
         for task in self._tasks.values():
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _see(self, task: asyncio.Task[None]) -> None:

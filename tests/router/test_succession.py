@@ -176,7 +176,7 @@ async def test_what_is_not_sent_yet_goes_to_the_next(tmp_path: Path) -> None:
         asked += [asyncio.create_task(left.complete(name)) for name in ("two", "zwei")]
         await until(lambda: len(left.live.queues["one"].waiters) == 3 and left.live.traffic.models["two"].waiting == 2)
         await following.wake("two", force=True)
-        left.live.leave(following.url)
+        await left.live.leave(following.url)
         sims["one"].engine.scheduler.thaw()
         asked += [asyncio.create_task(left.complete("zwei")) for _ in range(2)]
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
@@ -222,7 +222,7 @@ async def test_adapters_are_asked_for_at_the_next(tmp_path: Path) -> None:
         await applied(left, "sql", path)
         await applied(following, "sql", path)
         said = text_of(await left.complete("sql"))
-        left.live.leave(following.url)
+        await left.live.leave(following.url)
         assert text_of(await left.complete("sql")) == said
         assert following.live.traffic.models["base"].total == 1
 

@@ -242,7 +242,7 @@ class House:
 
     async def _leaving(self) -> None:
         self.serves.clear()
-        self.live.leave("http://127.0.0.1:1")
+        await self.live.leave("http://127.0.0.1:1")
         self.busy.add(self.live)
         asked = [task for task in self.by_hand if not task.done()]
         self.finishing[self.live] = self.loop.create_task(self._finish(self.live, asked))

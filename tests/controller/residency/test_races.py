@@ -17,6 +17,7 @@ from controller.residency import arbiter
 from controller.residency.arbiter import Arbiter
 from controller.residency.books import Books
 from state.desired_states import Wanted
+from state.sleep_marks import Phase
 from tests.controller.residency.client import Client
 from tests.controller.residency.house import House, launched, tenant
 
@@ -668,3 +669,18 @@ def test_a_wake_that_outlives_its_gateway(house: House) -> None:
     house.loop.pass_time(5)
     house.check()
     assert served(asking)
+
+
+def test_a_drain_that_is_broken_off_leaves_nothing_for_the_gateway_that_takes_over(house: House) -> None:
+    """Its mark is gone before the next one looks for marks: it would put an engine to sleep for nobody."""
+    busy = house.engines["a"].hold("busy"), house.engines["a"].hold("busy")
+    house.put_to_sleep("a")
+    busy[0].go.set()
+    house.settle()
+    assert busy[1].reached.is_set() and house.marks.kept["a"].phase is Phase.FALLING_ASLEEP
+    cleared = house.marks.steps.hold("clear")
+    house.loop.call_later(0.5, cleared.go.set)
+    house.succeed()
+    house.loop.pass_time(5)
+    house.check()
+    assert (house.state("a"), house.engines["a"].steps.happened) == (State.READY, [])
