@@ -179,6 +179,7 @@ class TenantEngine(FakeEngine):
     def end(self) -> None:
         """Its process, and whatever is in it."""
         self.runs = self.there = self.asleep = self.meddled = False
+        self.falling = 0
         for guest in list(self.serving):
             guest.breaks()
         self.serving.clear()
