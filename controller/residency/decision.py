@@ -207,8 +207,7 @@ class _Room:
 
     def _take(self, wish: Wish, name: str) -> None:
         """Keep for it what it needs, also while others must leave first."""
-        taken = {place: size for place, size in self._more(name, wish.needs[name]).items() if size > 0}
-        self._free = minus(self._free, taken)
+        self._free = _less(self._free, self._more(name, wish.needs[name]))
         self._residents[name] = replace(self._residents[name], awake=True, settled=False)
 
     def _evict(self, one: Resident, model: str, *, firmly: bool, rival: str = "") -> Evict:
@@ -219,9 +218,9 @@ class _Room:
 
     def _leave(self, one: Resident, level: int) -> None:
         """What it gives back is on its way; what it takes elsewhere, in the host, is taken from now on."""
-        change = minus(self._books.held[one.name], one.asleep[level])
-        self._coming = total((self._coming, {place: size for place, size in change.items() if size > 0}))
-        self._free = _less(self._free, change)
+        held, asleep = self._books.held[one.name], one.asleep[level]
+        given = {place: size for place, size in minus(held, asleep).items() if size > 0}
+        self._coming, self._free = total((self._coming, given)), _less(self._free, minus(asleep, held))
         self._leaving.add(one.name)
 
     # -- who leaves ----------------------------------------------------------------------------------------------
@@ -257,7 +256,7 @@ class _Room:
             level = self._level(one, free)
             if level is None:
                 return one
-            free = _less(free, minus(self._books.held[one.name], one.asleep[level]))
+            free = _less(free, minus(one.asleep[level], self._books.held[one.name]))
         return None
 
     def _candidates(self, busy: bool) -> list[Candidate[Resident]]:
@@ -326,9 +325,9 @@ class _Room:
         return Wait(wish.model, "everybody who could leave is busy", patience)
 
 
-def _less(free: Memory, change: Memory) -> dict[str, int]:
-    """What is free when somebody who leaves takes memory elsewhere."""
-    return total((free, {place: size for place, size in change.items() if size < 0}))
+def _less(free: Memory, taken: Memory) -> dict[str, int]:
+    """What is free once that is taken, where it is more than 0. A place of which nothing is known has no limit."""
+    return {place: size - max(0, taken.get(place, 0)) for place, size in free.items()}
 
 
 def _worth(one: Resident) -> float:

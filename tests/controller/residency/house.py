@@ -98,7 +98,10 @@ class NoAdapters(AdapterController):
 
 
 class House:
-    """``gpus``, ``host``: GiB. ``sections``: whatever else the YAML says, and may be changed for the next reload."""
+    """``gpus``, ``host``: GiB. ``silent``: who does not tell whether it sleeps. ``light``: who knows but level 1.
+
+    ``sections``: whatever else the YAML says, and may be changed for the next reload.
+    """
 
     def __init__(
         self,
@@ -107,6 +110,7 @@ class House:
         *,
         host: float | None = None,
         silent: Sequence[str] = (),
+        light: Sequence[str] = (),
         asleep: Sequence[str] = (),
         **sections: Any,
     ) -> None:
@@ -126,7 +130,7 @@ class House:
         if host is not None:
             sections["host"] = {"memory_gib": host}
         self.tenants = {str(one["name"]): dict(one) for one in tenants}
-        self._silent = silent
+        self._silent, self._light = silent, light
         self._folder = tempfile.TemporaryDirectory()
         self.file = Path(self._folder.name) / "torpor.yaml"
         self._known: dict[str, Config] = {}
@@ -144,7 +148,8 @@ class House:
         for name in asleep:
             engine = self.engines[name]
             taken = engine.footprint.at(1).get(HOST, 0)
-            engine.asleep, engine.level = True, 1 if taken <= free else 2
+            engine.asleep, engine.level = True, 1 if taken <= free or name in light else 2
+            engine.astray = engine.level == 1 and taken > free
             free -= taken if engine.level == 1 else 0
             self.marks.kept[name] = SleepMark(name, Phase.ASLEEP, engine.level, "manual", 0.0, engine.process)
         self._patched = mock.patch.object(fleet_module, "Origin", self._origin_of)
@@ -168,8 +173,14 @@ class House:
         self.file.write_text(yaml.safe_dump(content), encoding="utf-8")
         for one in self._read(self.file).instances:
             if one.name not in self.engines:
-                figures, tells = one.footprint or Footprint(NOTHING), one.name not in self._silent
-                engine = TenantEngine(one.name, figures, self.loop.time, tells=tells, runs=not one.launched)
+                engine = TenantEngine(
+                    one.name,
+                    one.footprint or Footprint(NOTHING),
+                    self.loop.time,
+                    tells=one.name not in self._silent,
+                    levels=(1,) if one.name in self._light else (1, 2),
+                    runs=not one.launched,
+                )
                 engine.astray = hasattr(self, "live")
                 self.engines[one.name] = engine
 

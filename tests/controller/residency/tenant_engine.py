@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from controller.fleet.origin import Origin
@@ -31,9 +32,17 @@ class TenantEngine(FakeEngine):
     """
 
     def __init__(
-        self, name: str, footprint: Footprint, clock: Callable[[], float], *, tells: bool, runs: bool = True
+        self,
+        name: str,
+        footprint: Footprint,
+        clock: Callable[[], float],
+        *,
+        tells: bool,
+        levels: tuple[int, ...] = (1, 2),
+        runs: bool = True,
     ) -> None:
         super().__init__(Steps(), tells=tells)
+        self.capabilities = replace(self.capabilities, levels=levels)
         self.clock = clock
         self.name = name
         self.footprint = footprint

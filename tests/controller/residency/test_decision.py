@@ -115,6 +115,22 @@ def test_a_full_host_has_them_drop_their_weights() -> None:
     assert {(step.name, step.level) for step in steps if isinstance(step, Evict)} == {("a", 1), ("b", 2)}
 
 
+@pytest.mark.parametrize("deeper", [{}, {2: gpu(1)}])
+def test_a_host_of_which_nothing_is_known_takes_all_in(deeper: dict[int, Memory]) -> None:
+    levels = {1: gpu(1) | {"host": 30 * G}} | deeper
+    two = awake("a", 30, asleep=levels, idle_seconds=200.0), awake("b", 30, asleep=levels)
+    steps = at(gpu(80), *two, asleep("c"), wishes=[wish("c", 78)]).steps
+    assert {(step.name, step.level) for step in steps if isinstance(step, Evict)} == {("a", 1), ("b", 1)}
+
+
+def test_a_gpu_of_which_nothing_is_known_has_room_for_all() -> None:
+    wishes = [wish("b", 60, "gpu1"), wish("c", 60, "gpu1")]
+    assert at(gpu(80), asleep("b", "gpu1"), asleep("c", "gpu1"), wishes=wishes).steps == (
+        Admit("b", "b"),
+        Admit("c", "c"),
+    )
+
+
 def test_who_could_sleep_nowhere_stays_awake() -> None:
     """An engine that knows one level of sleep does not leave where the host has no memory for that."""
     kept = {1: gpu(1) | {"host": 30 * G}}
