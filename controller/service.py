@@ -19,6 +19,7 @@ from controller.fleet.instance import Instance
 from controller.launch.unit import launchers_environment
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.meter import metered
+from controller.residency.seniority import Seniority, recall
 from controller.supervisor.keeper import LaunchKeeper
 from controller.supervisor.sidecars import Sidecars
 from controller.supervisor.supervisor import Supervisor
@@ -35,6 +36,9 @@ from state.events import Events
 from state.footprints import Footprints
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
+
+LAST_WORDS = 1000
+"""Events among which are those that the gateway before this one has told as it left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,14 @@ async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncI
         async with (
             chronicle.kept(),
             metered(fleet, Nvml(), Footprints(database)) as meter,
-            arbitrated(fleet, meter.capacity) as arbiter,
+            arbitrated(fleet, meter.capacity, await _seniority(fleet, chronicle)) as arbiter,
             fleet.watched(),
             adapters.running(),
             supervisor.running(),
             Sidecars(fleet, keeper).running(),
         ):
             yield Company(fleet, adapters, arbiter, chronicle, supervisor)
+
+
+async def _seniority(fleet: Fleet, chronicle: Chronicle) -> Seniority:
+    return recall(await chronicle.read(0, LAST_WORDS, newest=True), fleet.clock(), fleet.wall())

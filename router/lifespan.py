@@ -13,6 +13,7 @@ from controller.fleet.adapter_route import AdapterRoute
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
 from controller.fleet.journal import Journal
+from controller.residency import seniority
 from controller.service import Company, open_fleet
 from router.auth.guard import Key
 from router.engine_metrics import EngineMetrics
@@ -85,6 +86,7 @@ class Live:
         and its marks are as they should be, when this returns: the next gateway goes by them.
         """
         self.left = True
+        seniority.tell(self.fleet.journal, self.arbiter.waiting, self.fleet.clock())
         transitions = list(self.fleet.transitions.values())
         routes = list(self.fleet.routes.values())
         names = {model: [one.name for one in routes if one.model == model] for model in self.fleet.models}

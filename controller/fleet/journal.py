@@ -24,7 +24,7 @@ class Happened(StrEnum):
     REFUSED = "refused"
     """There can never be room for it."""
     WAITS = "waits"
-    """For room."""
+    """For room. With ``seconds``: for so long already, as another gateway takes over."""
     STARTED = "started"
     STOPPED = "stopped"
     CRASHED = "crashed"

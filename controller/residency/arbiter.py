@@ -16,12 +16,13 @@ from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
 from controller.fleet.waker import REQUEST
-from controller.residency import crowding, tenants
+from controller.residency import crowding, rivals, tenants
 from controller.residency.books import Books
 from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
 from controller.residency.ledger import Ledger
 from controller.residency.line import Line, Waiting
 from controller.residency.memory import NOTHING, Memory
+from controller.residency.seniority import ALL_NEW, Seniority
 from state.database import StateError
 
 log = logging.getLogger(__name__)
@@ -54,10 +55,11 @@ WAKEABLE = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.STOPPED})
 class Arbiter:
     """The fleet's waker. It looks, decides and acts in one step of the event loop: nothing changes in between."""
 
-    def __init__(self, fleet: Fleet, measured: Memory = NOTHING) -> None:
-        """``measured``: what places have of which the YAML says nothing."""
+    def __init__(self, fleet: Fleet, measured: Memory = NOTHING, seniority: Seniority = ALL_NEW) -> None:
+        """``measured``: what places have of which the YAML says nothing. ``seniority``: who has waited before."""
         self._fleet = fleet
         self._measured = measured
+        self._seniority = seniority
         self._line = Line()
         self._ledger = Ledger()
         self._granted: set[str] = set()
@@ -97,8 +99,8 @@ class Arbiter:
         if free:
             self._fleet.transitions[free[0].name].wake_soon(REQUEST)
             return
-        now = self._now()
-        entry = self._line.join(Waiting(model, tuple(among), now, REQUEST))
+        since = self._seniority.of(model, self._now())
+        entry = self._line.join(Waiting(model, tuple(among), since, REQUEST))
         if entry.refusal:
             raise NoRoom(f"There can be no room for {model!r}: {entry.refusal}.")
         self.look_soon()
@@ -203,7 +205,7 @@ class Arbiter:
         wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
         asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
         books = self.books()
-        if not asked and not books.is_overdrawn and not self._clash():
+        if not asked and not books.is_overdrawn and not rivals.clash(self._fleet):
             return
         outcome = decide(books, self._residents(asked), asked, self._rules())
         for step in outcome.steps:
@@ -211,18 +213,6 @@ class Arbiter:
         again = min(outcome.again, *(until - self._now() for until in self._spared.values()), NEVER)
         if again < NEVER:
             self._timer = asyncio.get_running_loop().call_later(max(again, 0.01), self._look)
-
-    def _clash(self) -> bool:
-        """Whether models are awake together that may not be."""
-        rivals = self.config.rivals
-        return any(self._has_rival(model) for model in rivals if self._is_ready(model))
-
-    def _has_rival(self, model: str) -> bool:
-        return any(self._is_ready(other) for other in self.config.rivals.get(model, ()))
-
-    def _is_ready(self, model: str) -> bool:
-        replicas = self._fleet.models.get(model)
-        return replicas is not None and any(one.state is State.READY for one in replicas.instances)
 
     def _is_served(self, entry: Waiting) -> bool:
         return any((one.state in AT_WORK and not one.firm) or one.name in self._granted for one in entry.among)
@@ -362,7 +352,7 @@ class Arbiter:
     def _is_wanted(self, step: Evict) -> bool:
         if step.rival:
             one = self._fleet.instances.get(step.name)
-            return one is not None and self._has_rival(one.config.model)
+            return one is not None and rivals.has_rival(self._fleet, one.config.model)
         if not step.model:
             return self.books().is_overdrawn
         return any(entry.model == step.model for entry in self._line.entries)
@@ -388,9 +378,11 @@ class Arbiter:
 
 
 @asynccontextmanager
-async def arbitrated(fleet: Fleet, measured: Memory = NOTHING) -> AsyncIterator[Arbiter]:
-    """Has an arbiter in charge of the fleet while open. ``measured``: what places have."""
-    arbiter = Arbiter(fleet, measured)
+async def arbitrated(
+    fleet: Fleet, measured: Memory = NOTHING, seniority: Seniority = ALL_NEW
+) -> AsyncIterator[Arbiter]:
+    """Has an arbiter in charge of the fleet while open."""
+    arbiter = Arbiter(fleet, measured, seniority)
     fleet.put_in_charge(arbiter)
     try:
         yield arbiter

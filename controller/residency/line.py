@@ -1,4 +1,4 @@
-"""The models that wait for room, first come first."""
+"""The models that wait for room, first come first, also if they have come by way of another gateway."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Line:
     def join(self, entry: Waiting) -> Waiting:
         """Returns who waits for the same already, or else ``entry``."""
         key = (entry.model, entry.cause, *entry.among)
-        return self._entries.setdefault(key, entry)
+        if key not in self._entries:
+            entries = {**self._entries, key: entry}
+            self._entries = dict(sorted(entries.items(), key=lambda one: one[1].since))
+        return self._entries[key]
 
     def leave(self, gone: Waiting) -> None:
         self._entries = {key: one for key, one in self._entries.items() if one is not gone}

@@ -59,6 +59,13 @@ class Program:
     async def reaches(self, condition: Any) -> None:
         await until(lambda: bool(condition(self.gateways())), PATIENCE)
 
+    async def wait_in_line(self) -> float:
+        """Wait until a model waits for room. Returns for how long it has done so."""
+        async with asyncio.timeout(PATIENCE):
+            while not (waiting := (await self.client.get("/residency")).json()["waiting"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return float(waiting[0]["waited_seconds"])
+
     async def ask(self, model: str, *, client: httpx2.AsyncClient | None = None, **fields: Any) -> httpx2.Response:
         body = {"model": model, "prompt": "Once upon a time", "max_tokens": 8} | fields
         return await (client or self.client).post("/v1/completions", json=body)
@@ -199,11 +206,12 @@ async def test_who_waits_for_room_gets_it_from_the_next(tmp_path: Path) -> None:
         busy = asyncio.create_task(running.ask("busy"))
         await until(lambda: generating.size == 1)
         cold = asyncio.create_task(running.ask("cold"))
-        async with asyncio.timeout(PATIENCE):
-            while not (await running.client.get("/residency")).json()["waiting"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await running.wait_in_line()
+        asked_at = asyncio.get_running_loop().time()
         renewing = asyncio.create_task(running.renew())
         await until(lambda: "takes over" in running.log.read_text(), PATIENCE)
+        waits = asyncio.get_running_loop().time() - asked_at
+        assert await running.wait_in_line() >= waits, "it waits since it was asked, not since it was passed on"
         generating.thaw()
         await renewing
         assert text_of(await busy)

@@ -42,6 +42,7 @@ from controller.reload.rollout import Rollout
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.footprint import Footprint
 from controller.residency.memory import HOST, NOTHING
+from controller.residency.seniority import recall
 from controller.service import Company
 from controller.supervisor.supervisor import Supervisor
 from router.auth.guard import Key
@@ -159,6 +160,7 @@ class House:
         self.elders: dict[Live, asyncio.Task[None]] = {}  # gateways before this one
         self.finishing: dict[Live, asyncio.Task[None]] = {}
         self.busy: set[Live] = set()  # those of them with something in flight on an engine
+        self.chronicled: list[Event] = []  # what gateways before this one have told
         self.live: Live
         self.reload: Reload
         self.open()
@@ -233,6 +235,7 @@ class House:
         self._folder.cleanup()
 
     async def _closing(self) -> None:
+        self.chronicled += self.told
         for finishing in self.finishing.values():
             finishing.cancel()
         await asyncio.gather(*self.elders.values(), self._open.aclose())
@@ -254,6 +257,7 @@ class House:
     async def _leaving(self) -> None:
         self.serves.clear()
         await self.live.leave("http://127.0.0.1:1")
+        self.chronicled += self.told
         self.busy.add(self.live)
         asked = [task for task in self.by_hand if not task.done()]
         self.finishing[self.live] = self.loop.create_task(self._finish(self.live, asked))
@@ -292,7 +296,8 @@ class House:
         fleet.put_in_keeping(keeper)
         fleet.guard(self._dress)
         supervisor = Supervisor(fleet, keeper, self.yard.wishes)
-        async with arbitrated(fleet) as arbiter, fleet.watched(), supervisor.running():
+        seniority = recall(self.chronicled, clock(), clock())
+        async with arbitrated(fleet, NOTHING, seniority) as arbiter, fleet.watched(), supervisor.running():
             company = Company(fleet, NoAdapters(), arbiter, cast(Chronicle, None), supervisor)
             live = Live(config, company, Key(None))
             live.put_idle_to_sleep()
