@@ -183,8 +183,9 @@ class House:
                     levels=(1,) if one.name in self._light else (1, 2),
                     runs=not one.launched,
                 )
-                engine.astray = hasattr(self, "live")
                 self.engines[one.name] = engine
+            if hasattr(self, "live") and one.name not in self.fleet.instances:
+                self.engines[one.name].astray = True  # it brings its memory along
 
     def _read(self, file: Path) -> Config:
         """To read a YAML takes longer than to live through it: the same one is read once."""
