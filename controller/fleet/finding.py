@@ -201,7 +201,8 @@ class Finding:
         elif instance.state is State.READY and asleep:
             log.warning("%s is asleep, though nobody here put it to sleep", instance.name)
             stranded = instance.in_flight > 0
-            instance.enter_asleep(self._marks.found_asleep())
+            instance.enter_asleep(self._marks.found_asleep())  # at once: nothing more is sent there
+            await self._settle()  # which leaves a mark
             return stranded
         return False
 

@@ -120,6 +120,15 @@ async def test_a_process_that_has_slept_is_not_just_starting(process: str, state
     assert stage.state is state
 
 
+async def test_what_somebody_else_puts_to_sleep_is_marked_too() -> None:
+    """The next gateway may find it ill, and must know what it holds."""
+    stage = Stage()
+    stage.engine.asleep = True
+    await stage.transitions.observe()
+    assert stage.state is State.ASLEEP
+    assert [(mark.phase, mark.process) for mark in stage.marks.kept.values()] == [(Phase.ASLEEP, "1:100")]
+
+
 async def test_what_was_found_asleep_has_started() -> None:
     stage = Stage(state=State.UNKNOWN)
     stage.mark(Phase.ASLEEP)
