@@ -72,6 +72,7 @@ class Transitions(Finding):
     ) -> None:
         """Put it to sleep once it has drained. Nothing happens if it sleeps already.
 
+        ``level``: at that one, or at a deeper one where there is no memory for it any more when it begins.
         ``firm``: a request that comes meanwhile does not call that off, and waits.
         Raises ``CalledOff`` when a request came first, or when it is not ``wanted`` any more as it begins, and ``Busy``
         when it did not drain in time (it serves on in all these cases), ``NotPossible``, or ``EngineFailed``.
@@ -95,7 +96,7 @@ class Transitions(Finding):
                 raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
             if not wanted():
                 raise CalledOff(f"{instance.name!r} stays awake: a request came")
-            level = wished or self.depth(instance)  # nothing is awaited from here until it drains for that
+            level = max(wished or 0, self.depth(instance))  # nothing is awaited from here until it drains for that
             began = instance.clock()
             mark = await self._drain(cause, drain_seconds, level, firm)
             settled = await self.scales(instance, level)

@@ -16,6 +16,7 @@ from controller.fleet.state import Hold, State
 from controller.residency import arbiter
 from controller.residency.arbiter import Arbiter
 from controller.residency.books import Books
+from controller.residency.decision import Outcome, decide
 from state.desired_states import Wanted
 from state.sleep_marks import Phase
 from tests.controller.residency.client import Client
@@ -309,6 +310,26 @@ def test_two_fall_asleep_at_once_where_the_host_has_room_for_one(build: Build) -
     house.loop.pass_time(1)
     house.check()
     assert [house.fleet.instances[name].level for name in "ab"] == [1, 2]
+
+
+def test_one_falls_asleep_between_the_decision_that_another_leaves_and_its_leaving(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host has room for the weights of one: who leaves drops its own, though it was to keep them."""
+    pinned = {"a": {"pinned": True}}
+    house = build([tenant("a", 12), tenant("b", 54)], {0: 60}, host=60, light=["a"], models=pinned)
+
+    def meanwhile(*of: Any) -> Outcome:
+        outcome = decide(*of)
+        if outcome.steps and house.state("a") is State.READY:
+            house.put_to_sleep("a")
+        return outcome
+
+    monkeypatch.setattr(arbiter, "decide", meanwhile)
+    house.loop.pass_time(5)
+    house.check()
+    assert [house.fleet.instances[name].level for name in "ab"] == [1, 2]
+    assert house.awake == set() and house.over() == {}
 
 
 def test_weights_in_the_host_are_not_forgotten_while_their_engine_cannot_be_asked(build: Build) -> None:
