@@ -201,9 +201,7 @@ class Arbiter:
         self._looked_at = asyncio.get_running_loop().time()
         self._answer()
         self._line.keep(self._fleet.instances)
-        there = [entry for entry in self._line.firsts() if entry.model in self._fleet.models]
-        wishes = {entry.model: entry for entry in there if not self._is_served(entry)}
-        asked = [wish for entry in wishes.values() if (wish := self._wish(entry)) is not None]
+        wishes, asked = self._asked()
         books = self.books()
         if not asked and not books.is_overdrawn and not rivals.clash(self._fleet):
             return
@@ -213,6 +211,18 @@ class Arbiter:
         again = min(outcome.again, *(until - self._now() for until in self._spared.values()), NEVER)
         if again < NEVER:
             self._timer = asyncio.get_running_loop().call_later(max(again, 0.01), self._look)
+
+    def _asked(self) -> tuple[dict[str, Waiting], list[Wish]]:
+        """Of each model the first in the line for whom somebody can be woken: others do not wait behind one without."""
+        wishes: dict[str, Waiting] = {}
+        asked = []
+        for entry in self._line.entries:
+            if entry.refusal or entry.model in wishes or entry.model not in self._fleet.models:
+                continue
+            if not self._is_served(entry) and (wish := self._wish(entry)) is not None:
+                wishes[entry.model] = entry
+                asked.append(wish)
+        return wishes, asked
 
     def _is_served(self, entry: Waiting) -> bool:
         return any((one.state in AT_WORK and not one.firm) or one.name in self._granted for one in entry.among)

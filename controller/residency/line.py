@@ -63,11 +63,3 @@ class Line:
                 entry.among = among
                 if not among:
                     self.leave(entry)
-
-    def firsts(self) -> list[Waiting]:
-        """Of each model the first that may still be served."""
-        found: dict[str, Waiting] = {}
-        for entry in self._entries.values():
-            if not entry.refusal:
-                found.setdefault(entry.model, entry)
-        return list(found.values())

@@ -309,3 +309,20 @@ def test_who_is_stopped_by_hand_as_it_is_started_anew_stays_stopped(build: Build
     wanted = house.yard.wishes.kept["a"].wanted
     assert wanted is (Wanted.STOPPED if stopped.exception() is None else Wanted.RUNNING)
     assert house.engines["a"].runs is (wanted is Wanted.RUNNING)
+
+
+def test_who_waits_for_a_replica_that_is_made_anew_is_not_held_up_by_what_it_waited_for_before(build: Build) -> None:
+    """Of which only one is left that no request wakes."""
+    first = tenant("first", 60, model="twin", sleep_manager={"wakeup_on_request": False})
+    second = tenant("second", 60, model="twin")
+    house = build([tenant("a", 60), first, second], ROOM_FOR_ONE, asleep=["first", "second"])
+    busy, waiting = house.ask("a"), house.ask("twin", lasts=0.1)
+    house.settle()
+    for step in (house.reload.drain("second", 5.0), house.reload.admit("second")):
+        house.by_hand.append(house.loop.create_task(step))
+        house.loop.pass_time(0.5)
+    assert waiting.phase == "waiting"
+    busy.finish()
+    house.loop.pass_time(5)
+    house.check()
+    assert waiting.outcome == "served"
