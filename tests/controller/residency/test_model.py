@@ -2,7 +2,8 @@
 request has one end, and nobody waits for ever.
 
 A failure prints the steps that led to it; they replay to the letter, for time is virtual and chance is seeded.
-``TORPOR_EXAMPLES=5000`` looks at so many fleets, other ones each time (``--timeout 0``: that takes minutes).
+``TORPOR_EXAMPLES=5000`` looks at so many fleets, other ones each time (``--timeout 0``: that takes minutes). To see the
+same ones again, set ``PYTHONHASHSEED`` and ``--hypothesis-seed`` for both runs: sets have the order of their hashes.
 """
 
 from __future__ import annotations
