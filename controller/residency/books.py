@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from controller.fleet.state import State
 from controller.residency.footprint import Footprint
-from controller.residency.memory import NOTHING, Memory, larger, total
+from controller.residency.memory import NOTHING, Memory, lacks, larger, minus, total
 
 
 def held(
@@ -29,6 +29,11 @@ def held(
     if maybe_asleep or (state is State.DRAINING and level):
         return larger(footprint.awake, footprint.at(level))
     return footprint.awake
+
+
+def level_that_fits(asleep: Mapping[int, Memory], held: Memory, free: Memory) -> int | None:
+    """The first level of ``asleep`` for which there is memory beyond what is ``held``; None if there is for none."""
+    return next((level for level, amount in asleep.items() if not lacks(minus(amount, held), free)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from controller.fleet.errors import NoHostMemory
 from controller.fleet.instance import Instance
 from controller.fleet.state import State
-from controller.residency.books import Books
+from controller.residency.books import Books, level_that_fits
 from controller.residency.memory import NOTHING, Memory, gib, lacks, minus, total
 from controller.residency.tenants import footprint_of, levels
 
@@ -28,9 +28,9 @@ class Sleeper:
 def level_of(instance: Instance, books: Books) -> int:
     """The one that is wished for, or the next one down for which there is memory. Raises ``NoHostMemory``."""
     possible = levels(instance)
-    for level, amount in possible.items():
-        if not lacks(minus(amount, books.held[instance.name]), books.free):
-            return level
+    level = level_that_fits(possible, books.held[instance.name], books.free)
+    if level is not None:
+        return level
     if not possible:
         return instance.config.sleep.level
     short = ", ".join(f"{gib(size)} on {place}" for place, size in _missing(instance, books).items())

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from controller.residency.books import Books
+from controller.residency.books import Books, level_that_fits
 from controller.residency.memory import Memory, gib, lacks, minus, total
 from controller.residency.victims import Candidate, choose, helps
 
@@ -283,10 +283,7 @@ class _Room:
 
     def _level(self, one: Resident, free: Memory) -> int | None:
         """The preferred level, or the next one down if its memory in the host is not there; None if no level's is."""
-        for level, amount in one.asleep.items():
-            if not lacks(minus(amount, self._books.held[one.name]), free):
-                return level
-        return None
+        return level_that_fits(one.asleep, self._books.held[one.name], free)
 
     # -- what can never be ---------------------------------------------------------------------------------------
 
