@@ -16,6 +16,7 @@ from controller.config.model import Instance as InstanceConfig
 from controller.fleet.chronicle import Chronicle
 from controller.fleet.fleet import Fleet
 from controller.fleet.instance import Instance
+from controller.fleet.journal import Happened
 from controller.launch.unit import launchers_environment
 from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.meter import metered
@@ -36,9 +37,6 @@ from state.events import Events
 from state.footprints import Footprints
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
-
-LAST_WORDS = 1000
-"""Events among which are those that the gateway before this one has told as it left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncI
         keeper = LaunchKeeper(fleet, launchers_environment(), Launches(database), desired, SleepMarks(database), client)
         fleet.put_in_keeping(keeper)
         supervisor = Supervisor(fleet, keeper, desired)
-        for wake in await chronicle.wakes():
+        for wake in await chronicle.last(Happened.WOKEN):
             if (one := fleet.instances.get(wake.instance)) is not None and wake.seconds is not None:
                 one.remember_wake(wake.level or 0, wake.seconds)
         async with (
@@ -108,4 +106,4 @@ async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncI
 
 
 async def _seniority(fleet: Fleet, chronicle: Chronicle) -> Seniority:
-    return recall(await chronicle.read(0, LAST_WORDS, newest=True), fleet.clock(), fleet.wall())
+    return recall(await chronicle.last(Happened.WAITS), fleet.clock(), fleet.wall())

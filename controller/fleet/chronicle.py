@@ -20,8 +20,8 @@ MOST_UNWRITTEN = 10_000
 """When the database cannot be written for so long that more would wait, the oldest are lost, and the log says so."""
 
 
-WAKES = 1000
-"""So many of the last wakes are remembered: they tell how long the next ones take."""
+LAST = 1000
+"""Of what happened before this journal began so much is remembered: how long wakes take, and who waits since when."""
 
 
 class Chronicle:
@@ -61,9 +61,9 @@ class Chronicle:
         rows = await self._events.between(after, first, limit - len(recent) if newest else limit, newest=newest)
         return [*_events(rows), *recent][:limit]
 
-    async def wakes(self) -> Sequence[Event]:
-        """The last ones that came about before this journal began, oldest first."""
-        return _events(await self._events.last(Happened.WOKEN, WAKES))
+    async def last(self, what: Happened) -> Sequence[Event]:
+        """The last events of that kind from before this journal began, oldest first."""
+        return _events(await self._events.last(what, LAST))
 
     def _heard(self, event: Event) -> None:
         self._unwritten.append(event)

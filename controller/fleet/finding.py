@@ -85,7 +85,7 @@ class Finding:
         instance = self.instance
         if not await self._engine.healthy():
             gone = await self._forget_if_gone()
-            before = await self._slept()
+            before = None if gone else await self._slept()
             if before is not None:
                 instance.may_be(before)
             if before is None and await self._origin.starting():
