@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 RESTART, MANUAL = "restart", "manual"
 """Causes of a start."""
 
-
 UP = AWAKE | {State.ASLEEP}
 
 
