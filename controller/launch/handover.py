@@ -15,6 +15,7 @@ from types import TracebackType
 
 from controller.launch import pane
 
+PROGRAM = Path(pane.__file__).resolve()
 PATIENCE_SECONDS = 20.0
 POLL_SECONDS = 0.01
 
@@ -24,7 +25,13 @@ class HandoverFailed(Exception):
 
 
 class Handover:
-    """``argv`` starts the pane's program, ``give`` tells it what to become. A context manager: it leaves no file."""
+    """``argv`` starts the pane's program, ``give`` tells it what to run. A context manager: it leaves no file.
+
+    ``guarded``: what it runs is started again when that is killed.
+    """
+
+    def __init__(self, *, guarded: bool = False) -> None:
+        self._manner = pane.GUARDED if guarded else pane.ONCE
 
     def __enter__(self) -> Handover:
         self._folder = Path(tempfile.mkdtemp(prefix="torpor-"))  # 0700
@@ -39,27 +46,13 @@ class Handover:
 
     @property
     def argv(self) -> tuple[str, ...]:
-        return (sys.executable, "-I", "-S", str(Path(pane.__file__).resolve()), str(self._fifo))
+        return (sys.executable, "-I", "-S", str(PROGRAM), self._manner, str(self._fifo))
 
     def give(
-        self,
-        argv: Sequence[str],
-        environment: Mapping[str, str],
-        folder: Path,
-        alive: Callable[[], bool],
-        *,
-        guarded: bool = False,
+        self, argv: Sequence[str], environment: Mapping[str, str], folder: Path, alive: Callable[[], bool]
     ) -> None:
-        """Wait for the pane's program, which is ``alive`` meanwhile, and hand over.
-
-        ``guarded``: it is to stay, and to start what it runs again when that is killed.
-        """
-        orders = {
-            "argv": list(argv),
-            "environment": dict(environment),
-            "folder": str(folder),
-            "guarded": guarded,
-        }
+        """Wait for the pane's program, which is ``alive`` meanwhile, and hand over."""
+        orders = {"argv": list(argv), "environment": dict(environment), "folder": str(folder)}
         try:
             with os.fdopen(self._open(alive), "wb") as stream:
                 stream.write(json.dumps(orders).encode())

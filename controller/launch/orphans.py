@@ -14,16 +14,17 @@ from state.launches import Launch
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A process with our mark. ``size``: resident bytes."""
+    """A process with our mark. ``size``: resident bytes. ``parent``: its pid."""
 
     pid: int
     unit: str
     size: int
+    parent: int
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """``leads``: the process that was started for the unit is among them, so it may well be serving."""
+    """``leads``: what was started for the unit, below the pane's program, is among them: it may well be serving."""
 
     unit: str
     pids: tuple[int, ...]
@@ -48,7 +49,7 @@ def find(owner: str) -> list[Found]:
             mark = process.environ().get(MARKER, "")
             if mark.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
                 unit, size = mark.removeprefix(prefix), process.memory_info().rss
-                found.append(Found(process.pid, unit, size))
+                found.append(Found(process.pid, unit, size, process.ppid()))
         except (psutil.Error, OSError):
             continue
     return found
@@ -69,4 +70,4 @@ def judge(
 def _orphan(unit: str, group: Sequence[Found], known: bool, record: Launch | None) -> Orphan:
     pids = tuple(sorted(one.pid for one in group))
     leader = int(record.process.partition(":")[0]) if record is not None else None
-    return Orphan(unit, pids, sum(one.size for one in group), known, leader in pids)
+    return Orphan(unit, pids, sum(one.size for one in group), known, any(one.parent == leader for one in group))

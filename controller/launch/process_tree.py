@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import psutil
 
+from controller.launch import handover, pane
 from controller.launch.environment import MARKER
 
 POLL_SECONDS = 0.05
@@ -65,16 +66,21 @@ def _belongs(process: psutil.Process, leader: int | None, marker: str | None) ->
         return False
 
 
-def _servers(leader: psutil.Process) -> set[psutil.Process]:
-    """Who is to leave in good order: the leader, but below a shell its children.
+def _servers(process: psutil.Process) -> set[psutil.Process]:
+    """Who is to leave in good order: the process itself, but below one that only waits its children.
 
     A shell would die at once, and the kernel then hangs up on all that runs in its terminal.
     """
     try:
-        below = set(leader.children()) if leader.name() in SHELLS else set()
+        below = process.children() if _only_waits(process) else []
     except psutil.Error:
-        below = set()
-    return below or {leader}
+        below = []
+    return set().union(*map(_servers, below)) or {process}
+
+
+def _only_waits(process: psutil.Process) -> bool:
+    """A shell, or a pane's program that starts nothing again."""
+    return process.name() in SHELLS or [str(handover.PROGRAM), pane.ONCE] == process.cmdline()[-3:-1]
 
 
 def _runs(process: psutil.Process) -> bool:

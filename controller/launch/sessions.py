@@ -35,15 +35,11 @@ def open_session(tmux: Tmux, unit: Unit, before: Pane | None, record: Launch | N
     if before is not None:
         tmux.kill(before.session)
     logs.rotate(unit.log)
-    with Handover() as handover:
+    with Handover(guarded=unit.service is ROUTER) as handover:  # everything else is seen to by the gateway
         pane = tmux.create(
             unit.session, handover.argv, folder=unit.folder, log=unit.log, unit=unit.name, config=unit.config
         )
-        handover.give(
-            *(unit.argv, unit.environment, unit.folder),
-            lambda: identity(pane.pid) is not None,
-            guarded=unit.service is ROUTER,  # everything else is seen to by the gateway
-        )
+        handover.give(unit.argv, unit.environment, unit.folder, lambda: identity(pane.pid) is not None)
     return pane
 
 

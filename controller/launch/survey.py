@@ -14,7 +14,7 @@ from controller.launch.plan import Seen, find
 from controller.launch.readiness import EngineProbe, Probe, ServiceProbe
 from controller.launch.tmux import Pane, Tmux
 from controller.launch.unit import Unit
-from runtime.processes import identity, is_running
+from runtime.processes import identity, is_running, listener
 from state.launches import Launch
 from state.sleep_marks import SleepMarks
 
@@ -101,7 +101,7 @@ class Survey:
     async def _state(self, name: str, seen: Seen) -> tuple[str, bool]:
         if seen.pane is not None and not seen.pane.dead:
             if seen.healthy:
-                return ("asleep" if await self._asleep(name, seen.pane) else "ready"), True
+                return ("asleep" if await self._asleep(name) else "ready"), True
             return ("no answer" if seen.healthy is None else "starting"), False
         if seen.serving:
             return "ready, outside tmux", True
@@ -109,13 +109,13 @@ class Survey:
             return "not running; its session is another's", False
         return (f"died ({seen.pane.status or 'how is not known'})" if seen.pane is not None else NOT_RUNNING), False
 
-    async def _asleep(self, name: str, pane: Pane) -> bool:
-        """By the engine's own word; where it cannot be asked, by the gateway's mark about the process that runs."""
+    async def _asleep(self, name: str) -> bool:
+        """By the engine's own word; where it cannot be asked, by the gateway's mark about the process that answers."""
         asleep = await self.probes[name].is_asleep()
         if asleep is not None or self._is_service(name):
             return bool(asleep)
         mark = (await self._marks.all()).get(name)
-        return mark is not None and mark.process == await asyncio.to_thread(identity, pane.pid)
+        return mark is not None and mark.process == await asyncio.to_thread(listener, self._units[name].port)
 
     def _is_service(self, name: str) -> bool:
         return name in self._units and self._units[name].service is not None

@@ -103,6 +103,11 @@ class Workplace:
         Tmux().reap()
         return {pane.unit: pane for pane in Tmux().panes() if pane.config == owner_of(self.file)}
 
+    def program(self, name: str) -> psutil.Process:
+        """What runs below the pane's program."""
+        [process] = psutil.Process(self.panes()[name].pid).children()
+        return process
+
     def log(self, name: str) -> str:
         return (self.folder / f"{self.file.stem}.logs" / f"{name}.log").read_text()
 

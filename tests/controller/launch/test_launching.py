@@ -9,6 +9,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -33,12 +34,12 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def test_engines_and_frontend_come_up_in_a_session_each(workplace: Workplace) -> None:
-    """Names with dots and slashes included; the pane's pid is the engine's; the table and a curl are shown."""
+    """Names with dots and slashes included; one program in each; the table and a curl are shown."""
     workplace.write(server("org/Llama-3.2-1B"), router={"enable_router": True, "router_port": free_port()})
     assert workplace.up() == 0
     panes = workplace.panes()
     assert {pane.session for pane in panes.values()} == {"kvcached-Llama-3_2-1B", "kvcached-frontend"}
-    assert panes["Llama-3.2-1B"].pid == workplace.told("org/Llama-3.2-1B")["pid"]
+    assert workplace.program("Llama-3.2-1B").pid == workplace.told("org/Llama-3.2-1B")["pid"]
     assert "tmux attach -t '=kvcached-Llama-3_2-1B'" in workplace.output
     assert "/v1/chat/completions -H" in workplace.output
     assert tmux("show-options", "-v", "-t", "=kvcached-frontend:", "mouse") == "on\n"
@@ -79,8 +80,13 @@ def test_it_works_from_inside_tmux(workplace: Workplace, monkeypatch: pytest.Mon
     assert workplace.panes()["a"].session == "kvcached-a"
 
 
-def test_no_secret_is_on_any_command_line(workplace: Workplace) -> None:
+def test_no_secret_is_on_any_command_line(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither the engine's nor tmux's nor that of anything else that ran, from start to end of a launch."""
+    handed_over = tmp_path / "handed-over"
+    handed_over.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(handed_over))
     seen: set[str] = set()
     watcher = subprocess.Popen([sys.executable, "-c", WATCH], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     workplace.write(server("a", env={"HF_TOKEN": "open-sesame-1"}, api_key_env="A_KEY"))
@@ -88,10 +94,10 @@ def test_no_secret_is_on_any_command_line(workplace: Workplace) -> None:
     assert workplace.up() == 0
     seen.update(watcher.communicate("done\n", timeout=10)[0].splitlines())
     assert any("tiny_server.py" in line for line in seen)
-    assert any("orders" in line for line in seen)
+    assert any(str(handed_over) in line for line in seen)
     assert not [line for line in seen if "open-sesame" in line]
     assert workplace.told("a")["environment"]["HF_TOKEN"] == "open-sesame-1"
-    assert not list(Path("/tmp").glob("torpor-*/orders"))
+    assert not list(handed_over.iterdir())
 
 
 WATCH = """

@@ -23,11 +23,11 @@ B = Launch("b", "kvcached-b", "8:1", [], {}, 1.0)
     ("found", "told"),
     [
         ([], []),
-        ([Found(7, "a", 1), Found(70, "a", 1)], []),  # it has its session
-        ([Found(8, "b", 5 << 20)], ["b: its tmux session is gone, but it runs and holds 5 MiB (pid 8)"]),
-        ([Found(80, "b", 1)], ["b: left behind by its last run, but it runs and holds 0 MiB (pid 80)"]),
+        ([Found(71, "a", 1, 7), Found(72, "a", 1, 71)], []),  # it has its session
+        ([Found(81, "b", 5 << 20, 8)], ["b: its tmux session is gone, but it runs and holds 5 MiB (pid 81)"]),
+        ([Found(80, "b", 1, 1)], ["b: left behind by its last run, but it runs and holds 0 MiB (pid 80)"]),
         (
-            [Found(92, "gone", 1 << 20), Found(91, "gone", 1 << 20)],
+            [Found(92, "gone", 1 << 20, 91), Found(91, "gone", 1 << 20, 9)],
             ["gone: the YAML does not have it any more, but it runs and holds 2 MiB (pid 91, 92)"],
         ),
     ],
@@ -43,7 +43,7 @@ def test_an_engine_whose_session_is_gone_is_taken_over(workplace: Workplace) -> 
     a["command"] = [["sh", "-c", script]]
     workplace.write(a)
     workplace.up()
-    pid = workplace.panes()["a"].pid
+    pid = workplace.program("a").pid
     tmux("kill-session", "-t", "=kvcached-a")
     assert workplace.up() == 0
     assert "its tmux session is gone" in workplace.output

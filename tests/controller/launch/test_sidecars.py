@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 import httpx2
-import psutil
 import pytest
 
 from tests.controller.launch.conftest import Workplace
@@ -32,7 +31,7 @@ def test_a_sidecar_comes_and_goes_with_its_engine(beside: Workplace) -> None:
     assert beside.up() == 0, beside.output
     panes = beside.panes()
     assert {pane.session for pane in panes.values()} == {"kvcached-a", "kvcached-a-runtime"}
-    process = psutil.Process(panes["a-runtime"].pid)
+    process = beside.program("a-runtime")
     words = process.cmdline()
     assert words[words.index("--engine") + 1] == "sglang" and KEY not in " ".join(words)
     assert {one.laddr.ip for one in process.net_connections() if one.status == "LISTEN"} == {"127.0.0.1"}

@@ -29,7 +29,7 @@ def test_stop_leaves_no_process(workplace: Workplace) -> None:
     assert workplace.stop("a") == 0
     assert not runs(grandchild)
     assert set(workplace.panes()) == {"b"}
-    assert {process.pid for process in processes_of(workplace.folder)} == {workplace.panes()["b"].pid}
+    assert {process.pid for process in processes_of(workplace.folder)} == {workplace.program("b").pid}
     assert set(asyncio.run(records(workplace))) == {"b"}
 
 

@@ -49,7 +49,7 @@ class Kept:
     looks: Counter[type]
 
     def pid(self, name: str) -> int:
-        return self.workplace.panes()[name].pid
+        return self.workplace.program(name).pid
 
     def kill(self, name: str) -> int:
         """As the kernel does when memory is short. Returns the pid."""

@@ -67,13 +67,13 @@ async def test_one_that_tmux_has_not_noticed_is_known_to_be_gone(workplace: Work
     workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
     with mock.patch.object(watcher, "STEADY_SECONDS", 60):
         async with kept(workplace) as fleet:
-            engine = fleet.pid("a")
-            server = psutil.Process(engine).ppid()
+            engine, pane = fleet.pid("a"), psutil.Process(fleet.workplace.panes()["a"].pid)
+            server = pane.ppid()
             os.kill(server, signal.SIGSTOP)
             try:
                 os.kill(engine, signal.SIGKILL)
                 await fleet.is_("a", State.FAILED)
-                assert psutil.pid_exists(engine)
+                await until(lambda: pane.status() == psutil.STATUS_ZOMBIE)
             finally:
                 os.kill(server, signal.SIGCONT)
             await fleet.is_("a", State.READY)

@@ -91,6 +91,6 @@ async def test_what_the_file_does_not_want_restarted_stays_dead(workplace: Workp
     workplace.write(both(), launch={"restart": False})
     async with kept(workplace) as fleet:
         fleet.kill(BESIDE)
+        await until(lambda: workplace.panes()[BESIDE].dead)
         await fleet.looked()
         assert fleet.events(BESIDE) == []
-        assert workplace.panes()[BESIDE].dead
