@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,8 +105,11 @@ class Workplace:
         return {pane.unit: pane for pane in Tmux().panes() if pane.config == owner_of(self.file)}
 
     def program(self, name: str) -> psutil.Process:
-        """What runs below the pane's program."""
-        [process] = psutil.Process(self.panes()[name].pid).children()
+        """What runs below the pane's program, which may have been told only just now what that is."""
+        pane, deadline = psutil.Process(self.panes()[name].pid), time.monotonic() + 10
+        while not (below := pane.children()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        [process] = below
         return process
 
     def log(self, name: str) -> str:
