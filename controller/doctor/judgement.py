@@ -17,6 +17,12 @@ LOG_SPACE = GIB
 FILES = 4096
 """Fewer open files, and the gateway has to limit its connections."""
 
+ALONE = {
+    1: "sleeps at level 1 alone, its weights in the host's memory",
+    2: "sleeps at level 2 alone, and reads its weights again to wake",
+}
+"""What is said of an engine with one level of sleep."""
+
 
 def judge(config: Config, facts: Facts) -> list[Finding]:
     return [
@@ -79,13 +85,18 @@ def _gpus(config: Config, facts: Facts) -> Iterator[Finding]:
 def _sleep(instance: Instance) -> Iterator[Finding]:
     spec, sleep = instance.spec, instance.sleep
     wanted = sleep.auto_sleep_enabled or instance.start == "asleep"
-    if not wanted or spec.remote or spec.command:
+    if not wanted:
         return
-    if not KINDS[spec.kind].can_sleep:
-        what = f"is to sleep, and an engine of kind {spec.kind!r} has no way to"
-        yield Finding(Level.WARNING, instance.name, what, "turn auto_sleep_enabled off, or start: asleep")
-    elif obstacle := KINDS[spec.kind].sleep_obstacle(spec.args, spec.env, spec.sleep_flags):
+    kind, known = KINDS[spec.kind], not (spec.remote or spec.command)
+    able = kind.capabilities(spec)
+    if not able.sleep:
+        if known:
+            what = f"is to sleep, and an engine of kind {spec.kind!r} has no way to"
+            yield Finding(Level.WARNING, instance.name, what, "turn auto_sleep_enabled off, or start: asleep")
+    elif known and (obstacle := kind.sleep_obstacle(spec.args, spec.env, spec.sleep_flags)):
         yield Finding(Level.PROBLEM, instance.name, f"cannot sleep: {obstacle}", "leave sleep_flags at true")
+    elif len(able.levels) == 1:
+        yield Finding(Level.OK, instance.name, f"{ALONE[able.levels[0]]}, as it is started")
 
 
 def _machine(config: Config, facts: Facts) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from controller.config.model import Config, Instance
 from controller.doctor.finding import Finding, Level
@@ -21,10 +21,12 @@ def judge(config: Config, gpus: Mapping[int, int], memory: int) -> Iterator[Find
         yield Finding(Level.OK, "memory", "no instance has memory_gib: nothing is computed", cure)
         return
     capacity = {**{gpu(number): size for number, size in gpus.items()}, HOST: memory, **config.capacity}
+    staying = _staying(config, sized)
     for place in sorted({place for one in sized.values() for place in _of(one).awake}):
         if place in capacity:
-            yield from _gpu(place, capacity[place], sized, _staying(config, sized))
-    yield from _host(capacity[HOST], HOST in config.capacity, sized)
+            yield from _gpu(place, capacity[place], sized, staying)
+    leaving = [one for name, one in sized.items() if name not in staying]
+    yield from _host(capacity[HOST], HOST in config.capacity, leaving)
 
 
 def _declared(config: Config, gpus: Mapping[int, int], memory: int) -> Iterator[Finding]:
@@ -56,9 +58,10 @@ def _groups(config: Config) -> Iterator[Finding]:
 def _gpu(place: str, capacity: int, sized: Mapping[str, Instance], staying: Mapping[str, str]) -> Iterator[Finding]:
     """``staying``: who never leaves for another one, and why."""
     about, fits = f"memory of {place}", True
+    resting = {name: _resting(one, staying) for name, one in sized.items()}
     for name, one in sized.items():
         awake = _of(one).awake.get(place, 0)
-        others = total(_asleep(other) for other in sized.values() if other is not one).get(place, 0)
+        others = total(resting[other] for other in sized if other != name).get(place, 0)
         firm = {other: _of(sized[other]).awake.get(place, 0) for other in staying if other != name}
         if awake > capacity:
             fits = False
@@ -71,7 +74,7 @@ def _gpu(place: str, capacity: int, sized: Mapping[str, Instance], staying: Mapp
             yield Finding(Level.PROBLEM, about, what, "spread them over more GPUs, or let them leave")
         elif awake and awake + others > capacity:
             fits = False
-            what = f"{name} takes {gib(awake)}, the others {gib(others)} asleep: more than {gib(capacity)}"
+            what = f"{name} takes {gib(awake)}, the others {gib(others)} at the least: more than {gib(capacity)}"
             cure = "have some of them stopped when idle: stop_after_seconds, or start: stopped"
             yield Finding(Level.WARNING, about, what, cure)
     begin = total(_at_start(one) for one in sized.values()).get(place, 0)
@@ -82,22 +85,29 @@ def _gpu(place: str, capacity: int, sized: Mapping[str, Instance], staying: Mapp
         yield Finding(Level.OK, about, f"{gib(begin)} of {gib(capacity)} at the start")
 
 
-def _host(capacity: int, limited: bool, sized: Mapping[str, Instance]) -> Iterator[Finding]:
-    asleep = total(_asleep(one) for one in sized.values()).get(HOST, 0)
-    if asleep > capacity and limited:
+def _host(capacity: int, limited: bool, leaving: Sequence[Instance]) -> Iterator[Finding]:
+    """``leaving``: who sleeps at all. ``limited``: the gateway minds the capacity, and has some sleep deeper."""
+    about, asleep = "memory of the host", total(_asleep(one) for one in leaving).get(HOST, 0)
+    lasting = {one.name: _of(one).at(_levels(one)[-1]).get(HOST, 0) for one in leaving}
+    if sum(lasting.values()) > capacity:
+        names = ", ".join(name for name, size in lasting.items() if size)
+        what = f"{names}, which cannot drop their weights, take {gib(sum(lasting.values()))} of {gib(capacity)} asleep"
+        cure = "start some without what keeps the weights (SGLang: --enable-weights-cpu-backup), or set start: stopped"
+        yield Finding(Level.WARNING, about, what, cure)
+    elif asleep > capacity and limited:
         what = f"{gib(asleep)} of {gib(capacity)} when all sleep: some will sleep at level 2, and be slower to wake"
-        yield Finding(Level.OK, "memory of the host", what)
+        yield Finding(Level.OK, about, what)
     elif asleep > capacity:
-        what = f"all asleep at level 1 take {gib(asleep)} of {gib(capacity)}"
+        what = f"all asleep take {gib(asleep)} of {gib(capacity)}"
         cure = "set host.memory_gib, so that some sleep at level 2, or sleep_manager.level: 2"
-        yield Finding(Level.WARNING, "memory of the host", what, cure)
+        yield Finding(Level.WARNING, about, what, cure)
     else:
-        yield Finding(Level.OK, "memory of the host", f"{gib(asleep)} of {gib(capacity)} when all sleep")
+        yield Finding(Level.OK, about, f"{gib(asleep)} of {gib(capacity)} when all sleep")
 
 
 def _staying(config: Config, sized: Mapping[str, Instance]) -> Mapping[str, str]:
     pinned = {name: "pinned" for name, one in sized.items() if config.settings_of(one.model).pinned}
-    unable = {name: "cannot sleep" for name, one in sized.items() if not KINDS[one.spec.kind].can_sleep}
+    unable = {name: "cannot sleep" for name, one in sized.items() if not _levels(one)}
     return {**pinned, **unable}
 
 
@@ -106,11 +116,21 @@ def _of(instance: Instance) -> Footprint:
     return instance.footprint
 
 
+def _levels(instance: Instance) -> tuple[int, ...]:
+    """At which it may sleep, the first unless there is no room for that; none where it cannot sleep."""
+    able = KINDS[instance.spec.kind].capabilities(instance.spec)
+    return able.levels_from(instance.sleep.level) if able.sleep else ()
+
+
 def _asleep(instance: Instance) -> Memory:
-    return _of(instance).at(instance.sleep.level)
+    return _of(instance).at(_levels(instance)[0])
+
+
+def _resting(instance: Instance, staying: Mapping[str, str]) -> Memory:
+    return _of(instance).awake if instance.name in staying else _asleep(instance)
 
 
 def _at_start(instance: Instance) -> Memory:
     if instance.start == "stopped":
         return {}
-    return _of(instance).awake if instance.start == "awake" else _asleep(instance)
+    return _asleep(instance) if instance.start == "asleep" and _levels(instance) else _of(instance).awake

@@ -37,8 +37,7 @@ Depth = Callable[[Instance], int]
 
 def wished_depth(instance: Instance) -> int:
     """As in the YAML, if its engine has that level."""
-    wished, possible = instance.config.sleep.level, instance.engine.capabilities.levels
-    return wished if wished in possible else possible[-1]
+    return instance.engine.capabilities.levels_from(instance.config.sleep.level)[0]
 
 
 class Transitions(Finding):

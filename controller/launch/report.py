@@ -18,6 +18,7 @@ from controller.launch.survey import Row
 from controller.launch.tmux import Pane
 from controller.launch.unit import Additions, Unit, router_url, sleep_additions
 from runtime.address import is_loopback
+from runtime.engines.kinds import KINDS
 
 
 def table(console: Console, rows: Sequence[Row]) -> None:
@@ -137,7 +138,8 @@ def _sleep(console: Console, instance: Instance) -> None:
         say(console, "  is not started: its first request starts it")
     if sleep.auto_sleep_enabled:
         say(console, f"  sleeps after {sleep.idle_threshold_seconds:g} s without a request")
-    if sleep.level2_after_seconds is not None and sleep.level == 1:
+    levels = KINDS[instance.spec.kind].capabilities(instance.spec).levels_from(sleep.level)
+    if sleep.level2_after_seconds is not None and len(levels) > 1:
         say(console, f"  drops its weights after {sleep.level2_after_seconds:g} s asleep")
     if sleep.stop_after_seconds is not None:
         say(console, f"  its process is ended after {sleep.stop_after_seconds:g} s asleep, and started by a request")

@@ -99,7 +99,7 @@ class Sleeper:
             if await engine.busy():
                 raise StaysAwake("it has requests already")
             process = await asyncio.to_thread(listener, instance.spec.port)
-            level = instance.sleep.level
+            level = engine.capabilities.levels_from(instance.sleep.level)[0]
             mark = SleepMark(instance.name, Phase.FALLING_ASLEEP, level, STAGED, time.time(), process)
             await self._marks.put(mark)
             release = await self._release(process)

@@ -49,9 +49,8 @@ def levels(instance: Instance) -> Mapping[int, Memory]:
     capabilities = instance.engine.capabilities
     if not capabilities.sleep:
         return {}
-    footprint, wished = footprint_of(instance), instance.config.sleep.level
-    possible = [level for level in capabilities.levels if level >= wished] or list(capabilities.levels[-1:])
-    return {level: footprint.at(level) for level in possible}
+    footprint = footprint_of(instance)
+    return {level: footprint.at(level) for level in capabilities.levels_from(instance.config.sleep.level)}
 
 
 def wake_seconds(instance: Instance, spent: float = 0.0) -> float:

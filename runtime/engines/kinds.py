@@ -16,7 +16,7 @@ from runtime.engines.sglang.client import SglangEngine
 from runtime.engines.sim import client as sim_client
 from runtime.engines.sim import command as sim_command
 from runtime.engines.sim import metrics as sim_metrics
-from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+from runtime.engines.spec import ArgumentFacts, Capabilities, Command, EngineSpec
 from runtime.engines.vllm import command as vllm_command
 from runtime.engines.vllm import metrics as vllm_metrics
 from runtime.engines.vllm.client import VllmEngine
@@ -34,6 +34,7 @@ class Kind:
 
     connect: Callable[[EngineSpec, httpx2.AsyncClient, float], Engine]
     facts: Callable[[str, Sequence[str]], ArgumentFacts]
+    capabilities: Callable[[EngineSpec], Capabilities]
     sleep_obstacle: Callable[[Sequence[str], Mapping[str, str], bool], str | None]
     command: Callable[[EngineSpec], Command] | None
     metrics: Rules = field(default_factory=dict)
@@ -41,27 +42,36 @@ class Kind:
     uses_gpu: bool = True
 
 
-def _connect_sglang(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float) -> Engine:
-    return SglangEngine(spec, client, wake_seconds, keeps_weights=sglang_command.keeps_weights(spec.args))
-
-
 KINDS: Mapping[str, Kind] = {
     "vllm": Kind(
-        VllmEngine, vllm_command.facts, vllm_command.sleep_obstacle, vllm_command.command, metrics=vllm_metrics.RULES
+        VllmEngine,
+        vllm_command.facts,
+        vllm_command.capabilities,
+        vllm_command.sleep_obstacle,
+        vllm_command.command,
+        metrics=vllm_metrics.RULES,
     ),
     "sglang": Kind(
-        _connect_sglang,
+        SglangEngine,
         sglang_command.facts,
+        sglang_command.capabilities,
         sglang_command.sleep_obstacle,
         sglang_command.command,
         metrics=sglang_metrics.RULES,
     ),
     "openai": Kind(
-        OpenAIEngine, openai_command.facts, openai_command.sleep_obstacle, None, can_sleep=False, uses_gpu=False
+        OpenAIEngine,
+        openai_command.facts,
+        openai_command.capabilities,
+        openai_command.sleep_obstacle,
+        None,
+        can_sleep=False,
+        uses_gpu=False,
     ),
     "sim": Kind(
         sim_client.connect,
         sim_command.facts,
+        sim_command.capabilities,
         sim_command.sleep_obstacle,
         sim_command.command,
         metrics=sim_metrics.RULES,
@@ -78,7 +88,7 @@ SIDECAR_SYNONYMS: Mapping[str, str] = {**SYNONYMS, "vllmdisaggregated": "vllm"}
 
 def dialect(spec: EngineSpec) -> str:
     """The kind as whose client one speaks to it: the simulated engine has that of another."""
-    return "sglang" if spec.kind == "sim" and sim_command.is_sglang(spec.args) else spec.kind
+    return "sglang" if spec.kind == "sim" and sim_command.is_sglang(spec.words) else spec.kind
 
 
 def command(spec: EngineSpec) -> Command:

@@ -25,6 +25,10 @@ class Capabilities:
     replaces_adapters: bool = False
     levels: tuple[int, ...] = (1, 2)
 
+    def levels_from(self, wished: int) -> tuple[int, ...]:
+        """That level and deeper ones; the deepest where it has none of them."""
+        return tuple(level for level in self.levels if level >= wished) or self.levels[-1:]
+
 
 @dataclass(frozen=True, slots=True)
 class LoraLimits:
@@ -71,6 +75,11 @@ class EngineSpec:
     api_key: str | None = field(default=None, repr=False)
     metrics_path: str = "/metrics"
     call_seconds: float = CALL_SECONDS
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that says how it is started: the user's arguments, and the command if it has one."""
+        return (*self.args, *self.command)
 
     @property
     def engine_name(self) -> str:

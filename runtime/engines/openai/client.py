@@ -10,12 +10,13 @@ import httpx2
 from runtime.engines import adapter_calls
 from runtime.engines.base import AdapterSeen, NotSupported, Sight
 from runtime.engines.control import Control
-from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
+from runtime.engines.openai.command import capabilities
+from runtime.engines.spec import CALL_SECONDS, EngineSpec
 
 
 class OpenAIEngine:
     def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> None:
-        self.capabilities = Capabilities(sleep=False, tells_sleep=True, adapters=False)
+        self.capabilities = capabilities(spec)
         self._control = Control(spec, client)
 
     async def healthy(self) -> bool | None:

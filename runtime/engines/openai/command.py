@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runtime.engines.arguments import option, options
-from runtime.engines.spec import ArgumentFacts
+from runtime.engines.spec import ArgumentFacts, Capabilities, EngineSpec
 
 
 def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
@@ -14,6 +14,10 @@ def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
         port=option(args, "--port"),
         served_names=options(args, "--served-model-name") or (model,),
     )
+
+
+def capabilities(spec: EngineSpec) -> Capabilities:
+    return Capabilities(sleep=False, tells_sleep=True, adapters=False)
 
 
 def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:

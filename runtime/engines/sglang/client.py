@@ -14,7 +14,8 @@ from runtime.engines import adapter_calls
 from runtime.engines.base import AdapterSeen, EngineRefused, NotSupported, Sight
 from runtime.engines.control import Control
 from runtime.engines.gauges import total
-from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
+from runtime.engines.sglang.command import capabilities
+from runtime.engines.spec import CALL_SECONDS, EngineSpec
 
 PROBES = ("/ready", "/model_info", "/get_model_info")  # newest first; none of them touches the scheduler
 INFO = ("/model_info", "/get_model_info")
@@ -24,17 +25,13 @@ WORK = ("sglang:generation_tokens_total", "sglang:prompt_tokens_total", "sglang:
 
 
 class SglangEngine:
-    def __init__(
-        self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS, *, keeps_weights: bool
-    ) -> None:
-        self.capabilities = Capabilities(
-            sleep=True, tells_sleep=False, adapters=True, levels=(1,) if keeps_weights else (2,)
-        )
+    def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> None:
+        self.capabilities = capabilities(spec)
         self._control = Control(spec, client)
         self._model = spec.model
         self._name = spec.engine_name
         self._wake_seconds = wake_seconds
-        self._keeps_weights = keeps_weights
+        self._keeps_weights = 1 in self.capabilities.levels
         self._probes: tuple[str, ...] = PROBES
 
     async def healthy(self) -> bool | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runtime.engines.arguments import has_flag, named_paths, number, option, options
-from runtime.engines.spec import ArgumentFacts, Command, EngineSpec, LoraLimits
+from runtime.engines.spec import ArgumentFacts, Capabilities, Command, EngineSpec, LoraLimits
 
 SLEEP_FLAG = "--enable-memory-saver"
 BACKUP_FLAG = "--enable-weights-cpu-backup"
@@ -45,9 +45,10 @@ def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
     )
 
 
-def keeps_weights(args: Sequence[str]) -> bool:
-    """Whether the weights survive a release of memory."""
-    return has_flag(args, BACKUP_FLAG)
+def capabilities(spec: EngineSpec) -> Capabilities:
+    """One level of sleep: whether the weights survive a release of memory is decided at the start."""
+    keeps_weights = has_flag(spec.words, BACKUP_FLAG)
+    return Capabilities(sleep=True, tells_sleep=False, adapters=True, levels=(1,) if keeps_weights else (2,))
 
 
 def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:

@@ -6,13 +6,10 @@ import httpx2
 
 from runtime.engines.base import Engine
 from runtime.engines.sglang.client import SglangEngine
-from runtime.engines.sglang.command import keeps_weights
 from runtime.engines.sim.command import is_sglang
 from runtime.engines.spec import CALL_SECONDS, EngineSpec
 from runtime.engines.vllm.client import VllmEngine
 
 
 def connect(spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> Engine:
-    if is_sglang(spec.args):
-        return SglangEngine(spec, client, wake_seconds, keeps_weights=keeps_weights(spec.args))
-    return VllmEngine(spec, client, wake_seconds)
+    return (SglangEngine if is_sglang(spec.words) else VllmEngine)(spec, client, wake_seconds)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from runtime.engines.arguments import has_flag, option
 from runtime.engines.sglang import command as sglang
-from runtime.engines.spec import ArgumentFacts, Command, EngineSpec
+from runtime.engines.spec import ArgumentFacts, Capabilities, Command, EngineSpec
 from runtime.engines.vllm import command as vllm
 
 
@@ -27,6 +27,10 @@ def command(spec: EngineSpec) -> Command:
 
 def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
     return sglang.facts(model, args) if is_sglang(args) else vllm.facts(model, args)
+
+
+def capabilities(spec: EngineSpec) -> Capabilities:
+    return sglang.capabilities(spec) if is_sglang(spec.words) else vllm.capabilities(spec)
 
 
 def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:

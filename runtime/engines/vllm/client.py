@@ -10,7 +10,8 @@ from runtime.engines import adapter_calls
 from runtime.engines.base import AdapterSeen, EngineRefused, EngineTimeout, EngineUnreachable, NotSupported, Sight
 from runtime.engines.control import Control
 from runtime.engines.gauges import samples, total
-from runtime.engines.spec import CALL_SECONDS, Capabilities, EngineSpec
+from runtime.engines.spec import CALL_SECONDS, EngineSpec
+from runtime.engines.vllm.command import capabilities
 
 NO_DEV_MODE = "it has no sleep endpoints: it was started without VLLM_SERVER_DEV_MODE=1"
 NO_ADAPTERS = (
@@ -23,7 +24,7 @@ WORK = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total", "vl
 
 class VllmEngine:
     def __init__(self, spec: EngineSpec, client: httpx2.AsyncClient, wake_seconds: float = CALL_SECONDS) -> None:
-        self.capabilities = Capabilities(sleep=True, tells_sleep=True, adapters=True, replaces_adapters=True)
+        self.capabilities = capabilities(spec)
         self._control = Control(spec, client)
         self._wake_seconds = wake_seconds
         self._dev_mode = True  # until it says otherwise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runtime.engines.arguments import has_flag, named_paths, number, option, options
-from runtime.engines.spec import ArgumentFacts, Command, EngineSpec, LoraLimits
+from runtime.engines.spec import ArgumentFacts, Capabilities, Command, EngineSpec, LoraLimits
 
 SLEEP_FLAG = "--enable-sleep-mode"
 NO_SLEEP_FLAG = "--no-enable-sleep-mode"
@@ -43,6 +43,10 @@ def facts(model: str, args: Sequence[str]) -> ArgumentFacts:
         adapters={name: name for name in named_paths(args, "--lora-modules", "name")},
         lora=LoraLimits(number(args, "--max-lora-rank"), number(args, "--max-loras"), number(args, "--max-cpu-loras")),
     )
+
+
+def capabilities(spec: EngineSpec) -> Capabilities:
+    return Capabilities(sleep=True, tells_sleep=True, adapters=True, replaces_adapters=True)
 
 
 def sleep_obstacle(args: Sequence[str], env: Mapping[str, str], sleep_flags: bool) -> str | None:

@@ -66,8 +66,8 @@ def test_the_machine(workplace: Workplace, facts: dict[str, Any], level: Level, 
         ([model("a"), model("b"), model("c", start="stopped")], Level.OK, "60 GiB of 80 GiB at the start"),
         ([model("a", 90)], Level.PROBLEM, "a takes 90 GiB, and there are 80 GiB: it can never be awake"),
         ([model("a", 79), model("b", 1, start="asleep")], Level.OK, "80 GiB of 80 GiB"),
-        ([model("a", 79), model("b", start="stopped")], Level.WARNING, "the others 2 GiB asleep: more than 80 GiB"),
-        ([model("a", 40), model("b", 40)], Level.WARNING, "all asleep at level 1 take 80 GiB of 64 GiB"),
+        ([model("a", 79), model("b", start="stopped")], Level.WARNING, "the others 2 GiB at the least: more"),
+        ([model("a", 40), model("b", 40)], Level.WARNING, "all asleep take 80 GiB of 64 GiB"),
         ([model("a"), model("b")], Level.OK, "memory of the host: 60 GiB of 64 GiB when all sleep"),
     ],
 )
@@ -104,6 +104,61 @@ def test_a_host_with_a_limit_is_no_reason_to_worry(workplace: Workplace) -> None
     found = told(workplace, WELL)
     assert any("80 GiB of 50 GiB when all sleep: some will sleep at level 2" in one for one in found[Level.OK])
     assert not any("host" in one for one in found[Level.WARNING])
+
+
+KEEPS = ["--dialect", "sglang", "--enable-weights-cpu-backup"]
+DROPS = ["--dialect", "sglang"]
+
+
+@pytest.mark.parametrize(
+    ("models", "sections", "level", "what"),
+    [
+        ([model("a", 40, args=DROPS), model("b", 40)], {}, Level.OK, "40 GiB of 64 GiB when all sleep"),
+        (
+            [model("a", 40, args=KEEPS), model("b", 40)],
+            {"host": {"memory_gib": 50}},
+            Level.OK,
+            "80 GiB of 50 GiB when all sleep: some will sleep at level 2",
+        ),
+        (
+            [model("a", 40, args=KEEPS), model("b", 40, args=KEEPS), model("c", 10)],
+            {"host": {"memory_gib": 50}},
+            Level.WARNING,
+            "a, b, which cannot drop their weights, take 80 GiB of 50 GiB asleep",
+        ),
+        ([model("a", 40, args=KEEPS)], {"sleep_manager": {"level": 2}}, Level.OK, "40 GiB of 64 GiB when all sleep"),
+        ([model("a", 60), model("b", 60)], {"models": {"a": {"pinned": True}}}, Level.OK, "60 GiB of 64 GiB when all"),
+    ],
+)
+def test_who_can_sleep_how_deep(
+    workplace: Workplace, models: list[dict[str, Any]], sections: dict[str, Any], level: Level, what: str
+) -> None:
+    """An SGLang has one level, by how it is started; nobody counts on another."""
+    workplace.write(*models, gpus={0: {"memory_gib": 200}}, **sections)
+    found = told(workplace, WELL)
+    assert any("memory of the host" in one and what in one for one in found[level]), found
+
+
+def test_what_never_leaves_is_beside_the_others(workplace: Workplace) -> None:
+    models = model("a", 40), model("b", 38, asleep_memory_gib=1), model("c", 30, asleep_memory_gib=3)
+    workplace.write(*models, **CARD, models={"a": {"pinned": True}})
+    assert [one for one in told(workplace, WELL)[Level.WARNING] if "gpu0" in one] == [
+        "memory of gpu0: b takes 38 GiB, the others 43 GiB at the least: more than 80 GiB"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (KEEPS, "m: sleeps at level 1 alone, its weights in the host's memory, as it is started"),
+        (DROPS, "m: sleeps at level 2 alone, and reads its weights again to wake, as it is started"),
+    ],
+)
+def test_an_engine_with_one_level_is_told_of(workplace: Workplace, args: list[str], what: str) -> None:
+    workplace.write({"model": "m", "engine": "sim", "args": args, "start": "asleep"})
+    assert what in told(workplace, WELL)[Level.OK]
+    workplace.write({"model": "m", "engine": "sim", "start": "asleep"})
+    assert not any("level" in one for one in told(workplace, WELL)[Level.OK])
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,10 @@ def test_each_sleeps_before_the_next_is_started(workplace: Workplace) -> None:
         sim("two", "asleep", "sglang"),
         sim("rare", "stopped"),
         gpus={0: {"memory_gib": 40}},
+        sleep_manager={"level2_after_seconds": 60},
     )
     assert workplace.check() == 0
+    assert workplace.output.count("drops its weights after 60 s asleep") == 3
     assert "is put to sleep when it is ready" in workplace.output
     assert "starts when one, two came up or failed" in workplace.output
     assert workplace.up() == 0, workplace.output
@@ -49,9 +51,9 @@ def test_each_sleeps_before_the_next_is_started(workplace: Workplace) -> None:
         ("up", "ready"),
     ]
     assert set(workplace.panes()) == {"up", "one", "two"}
-    assert {name: mark.phase for name, mark in asyncio.run(marks(workplace)).items()} == {
-        "one": Phase.ASLEEP,
-        "two": Phase.ASLEEP,
+    assert {name: (mark.phase, mark.level) for name, mark in asyncio.run(marks(workplace)).items()} == {
+        "one": (Phase.ASLEEP, 1),
+        "two": (Phase.ASLEEP, 2),  # an SGLang has no other
     }
     assert workplace.status() == 0
     states = {line.split()[0]: line for line in workplace.output.splitlines()}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from runtime.engines.control import open_client
 from runtime.engines.kinds import KINDS, command
-from runtime.engines.sglang.command import keeps_weights
-from runtime.engines.spec import EngineSpec
+from runtime.engines.spec import Capabilities, EngineSpec
 
 
 def spec(kind: str, args: str = "", **others: Any) -> EngineSpec:
@@ -149,10 +149,34 @@ def test_what_keeps_an_engine_from_sleeping(
     assert (found is None) if obstacle is None else (found is not None and obstacle in found)
 
 
-def test_whether_sglang_keeps_its_weights() -> None:
-    """Only with the backup flag; else they are read from disk again."""
-    assert keeps_weights(["--enable-weights-cpu-backup"])
-    assert not keeps_weights(["--enable-memory-saver"])
+@pytest.mark.parametrize(
+    ("kind", "words", "levels"),
+    [
+        ("vllm", "", (1, 2)),
+        ("sglang", "--enable-memory-saver", (2,)),
+        ("sglang", "--enable-weights-cpu-backup", (1,)),
+        ("sim", "", (1, 2)),
+        ("sim", "--dialect sglang", (2,)),
+        ("sim", "--dialect sglang --enable-weights-cpu-backup", (1,)),
+    ],
+)
+@pytest.mark.anyio
+async def test_at_which_levels_an_engine_can_sleep(kind: str, words: str, levels: tuple[int, ...]) -> None:
+    """Whether SGLang keeps its weights is decided when it is started: by its arguments, or within a command."""
+    async with open_client() as client:
+        for one in (spec(kind, words), spec(kind, command=("serve", *words.split()))):
+            assert KINDS[kind].capabilities(one).levels == levels
+            assert KINDS[kind].connect(one, client, 1.0).capabilities == KINDS[kind].capabilities(one)
+
+
+@pytest.mark.parametrize(
+    ("levels", "wished", "possible"), [((1, 2), 1, (1, 2)), ((1, 2), 2, (2,)), ((2,), 1, (2,)), ((1,), 2, (1,))]
+)
+def test_the_level_that_is_wished_for_or_the_nearest(
+    levels: tuple[int, ...], wished: int, possible: tuple[int, ...]
+) -> None:
+    can = Capabilities(sleep=True, tells_sleep=True, adapters=False, levels=levels)
+    assert can.levels_from(wished) == possible
 
 
 LORA = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
