@@ -28,6 +28,7 @@ def _instance(config: Config, model: str, names: tuple[str, ...], url: str) -> I
         base_url=url,
         served_names=names,
         remote=True,
+        gateway=True,
         api_key=config.api_key,
     )
     sleep = before.sleep.model_copy(update={"auto_sleep_enabled": False})

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from router.errors import InvalidRequest
 from router.proxy.door import AsgiDoor, Door
-from router.proxy.headers import Headers, request_id
+from router.proxy.headers import Headers, asked_at, request_id
 
 PATH_CHARACTERS = "/:@!$&'()*+,;=-._~"
 UNSENDABLE = re.compile(rb"[\x00-\x20\x7f-\xff#]")
@@ -41,6 +41,11 @@ class Call:
         self.door = door
         self.arrived = arrived
         self.id = identity
+
+    @property
+    def asked(self) -> float:
+        """When its client asked: ``arrived``, or before that at a gateway that has passed it on."""
+        return asked_at(self.headers, self.arrived)
 
 
 def call_of(scope: Scope, receive: Receive, send: Send) -> Call:

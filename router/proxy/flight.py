@@ -97,7 +97,8 @@ class Flight:
         call, spec = self.call, self.instance.config.spec
         name = self._name
         body = call.body if name is None else bodies.rename(call.body, self.peeked, name)
-        head = request_head(call.method, call.target, call.headers, spec, self.pool.host, call.id, len(body))
+        asked = call.asked if spec.gateway else None
+        head = request_head(call.method, call.target, call.headers, spec, self.pool.host, call.id, len(body), asked)
         self.landed = landed
         upstream.begin(head, body, self)
 

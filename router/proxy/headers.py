@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence, Set
 from functools import partial
 
@@ -23,7 +24,18 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"x-request-id"}
+ASKED = b"x-torpor-asked"
+"""From a gateway that leaves to the next: when a client asked, on the monotonic clock of their machine."""
+
+NOT_FORWARDED = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"authorization",
+    b"x-api-key",
+    b"x-request-id",
+    ASKED,
+}
 """A client's key is for the gateway, and stays here."""
 
 NOT_RETURNED = HOP_BY_HOP | {b"x-torpor-instance", b"x-torpor-error-source"}
@@ -31,6 +43,8 @@ NOT_RETURNED = HOP_BY_HOP | {b"x-torpor-instance", b"x-torpor-error-source"}
 
 REQUEST_ID = b"x-request-id"
 NOTED = NOT_RETURNED | {REQUEST_ID}
+
+MOMENT = re.compile(rb"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 LINE = b": ".join
 """One header as it is sent."""
@@ -61,10 +75,29 @@ def request_id(headers: Headers) -> bytes:
     return header(headers, REQUEST_ID) or new_id()
 
 
+def asked_at(headers: Headers, arrived: float) -> float:
+    """When a request was asked that came here at ``arrived``: earlier if another gateway has passed it on.
+
+    Whoever else says so makes nobody wait less but itself.
+    """
+    said = header(headers, ASKED)
+    return min(arrived, float(said)) if MOMENT.fullmatch(said) else arrived
+
+
 def request_head(
-    method: str, target: bytes, headers: Headers, spec: EngineSpec, host: bytes, identity: bytes, length: int
+    method: str,
+    target: bytes,
+    headers: Headers,
+    spec: EngineSpec,
+    host: bytes,
+    identity: bytes,
+    length: int,
+    asked: float | None = None,
 ) -> bytes:
-    """The head of the request to an engine, as bytes. ``target``: raw path with its query."""
+    """The head of the request to an engine, as bytes. ``target``: raw path with its query.
+
+    ``asked``: when, if it goes to another gateway.
+    """
     lines = [b" ".join((method.encode(), target, b"HTTP/1.1")), b"host: " + host]
     for one in headers:
         if one[0] not in NOT_FORWARDED:
@@ -74,6 +107,8 @@ def request_head(
             lines[2:] = map(LINE, kept)
             break
     lines += (b"x-request-id: " + identity, b"content-length: %d" % length)
+    if asked is not None:
+        lines.append(b"%s: %.6f" % (ASKED, asked))
     if spec.api_key:
         lines.append(b"authorization: Bearer " + spec.api_key.encode())
     lines.append(b"\r\n")

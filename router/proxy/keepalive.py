@@ -21,7 +21,7 @@ HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-cont
 
 
 class KeepAlive:
-    """While entered, signs go to the client of a stream. ``after``: seconds from the request's arrival to the first.
+    """While entered, signs go to the client of a stream. ``after``: seconds from when the client asked to the first.
 
     ``says``: what it waits for.
     """
@@ -35,7 +35,7 @@ class KeepAlive:
     async def __aenter__(self) -> KeepAlive:
         loop = asyncio.get_running_loop()
         opened = isinstance(self._call.door, OpenedDoor)
-        wait = EVERY_SECONDS if opened else max(0.0, self._call.arrived + self._after - loop.time())
+        wait = EVERY_SECONDS if opened else max(0.0, self._call.asked + self._after - loop.time())
         self._timer = loop.call_later(wait, self._sign)
         return self
 

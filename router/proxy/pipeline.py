@@ -200,7 +200,7 @@ class Pipeline:
         began = tracked.wait_begins()
         try:
             async with self._signs(flight):
-                await queue.enter(call.id, flight.priority, call.arrived)
+                await queue.enter(call.id, flight.priority, call.asked)
                 flight.admitted = True
         finally:
             tracked.wait_ends(began)
@@ -276,7 +276,7 @@ class Pipeline:
 def _deadline(flight: Flight) -> float:
     """Until when it waits for an engine to be ready."""
     among = flight.candidates or flight.route.replicas.instances
-    return flight.tracked.arrived + max(one.config.sleep.wake_timeout_seconds for one in among)
+    return flight.call.asked + max(one.config.sleep.wake_timeout_seconds for one in among)
 
 
 def refuse(call: Call, error: GatewayError) -> None:

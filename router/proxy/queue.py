@@ -67,14 +67,14 @@ class Queue:
             self._moved_at = self._clock()
         return True
 
-    async def enter(self, identity: bytes, priority: int, arrived: float) -> None:
-        """Wait for a place. ``arrived``: on the queue's clock. Raises ``TooManyRequests`` or ``Unavailable``."""
+    async def enter(self, identity: bytes, priority: int, asked: float) -> None:
+        """Wait for a place. ``asked``: on the queue's clock. Raises ``TooManyRequests`` or ``Unavailable``."""
         if self.try_enter():
             return
         waiter = Waiter(identity, priority, next(self._turns), self._clock())
         self._join(waiter)
         try:
-            async with asyncio.timeout(arrived + self.settings.queue_timeout_seconds - self._clock()):
+            async with asyncio.timeout(asked + self.settings.queue_timeout_seconds - self._clock()):
                 await waiter.place
         except TimeoutError:
             if not self._has(waiter):

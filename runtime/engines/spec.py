@@ -53,6 +53,7 @@ class EngineSpec:
     ``python``: the interpreter that runs it. ``args``: the user's own, in order.
     ``env``: the user's. Arguments and variables may hold tokens, so none is shown.
     ``call_seconds``: the longest that a call which changes something may take, a wake aside.
+    ``gateway``: it is the next gateway, which is told since when a request waits.
     """
 
     name: str
@@ -75,6 +76,7 @@ class EngineSpec:
     api_key: str | None = field(default=None, repr=False)
     metrics_path: str = "/metrics"
     call_seconds: float = CALL_SECONDS
+    gateway: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -23,9 +23,22 @@ from controller.residency import arbiter
 from controller.residency.decision import Outcome, decide
 from controller.service import open_fleet
 from router import succession
+from router.proxy.headers import ASKED
 from tests.ports import free_port
 from tests.router.adapters.stage import LORA, applied, artifact
-from tests.router.gateway import AT_ONCE, VLLM, Sim, Spec, engines, gateway, replica_of, text_of, until, write_yaml
+from tests.router.gateway import (
+    AT_ONCE,
+    VLLM,
+    Sim,
+    Spec,
+    code_of,
+    engines,
+    gateway,
+    replica_of,
+    text_of,
+    until,
+    write_yaml,
+)
 from tests.router.residency.test_room import SETTINGS, of
 
 pytestmark = pytest.mark.anyio
@@ -194,6 +207,27 @@ async def test_what_is_not_sent_yet_goes_to_the_next(tmp_path: Path) -> None:
             refused = await left.client.request(method, f"/admin/{path}")
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "gateway_stopping")
         assert left.in_flight == 0
+
+
+async def test_who_has_waited_for_long_waits_no_longer_at_the_next(tmp_path: Path) -> None:
+    """Its deadline is counted from when it was asked, not from when it was passed on."""
+    (tmp_path / "next").mkdir()
+    patient = {**AT_ONCE, "wake_timeout_seconds": 1e9}
+    async with (
+        engines(Spec("one")) as sims,
+        gateway(tmp_path / "next", sims) as following,  # its own patience is as long as a test may take, and longer
+        gateway(tmp_path, sims, sleep_manager=patient) as left,
+    ):
+        await left.put_to_sleep("one")
+        await following.fleet.transitions["one"].observe_now()
+        held = [one.hold_wake("one") for one in (left, following)]
+        left.client.headers[ASKED.decode()] = "0.001"
+        waiting = asyncio.create_task(left.complete("one"))
+        await until(lambda: left.live.traffic.models["one"].waiting == 1)
+        await left.live.leave(following.url)
+        assert code_of(await waiting) == (503, "wake_timeout")
+        for wake in held:
+            wake.set()
 
 
 async def test_who_waits_for_room_gets_it_from_the_next(tmp_path: Path) -> None:

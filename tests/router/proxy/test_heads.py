@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from router.proxy.headers import NOT_FORWARDED, NOT_RETURNED, request_head, response_headers
+from router.proxy.headers import ASKED, NOT_FORWARDED, NOT_RETURNED, asked_at, request_head, response_headers
 from runtime.engines.spec import EngineSpec
 
-NAMES = [b"connection", b"te", b"x-foo", b"x-bar", b"x-request-id", b"content-length", b"host", b"authorization"]
+NAMES = [ASKED, b"connection", b"te", b"x-foo", b"x-bar", b"x-request-id", b"content-length", b"host", b"authorization"]
 VALUES = [b"", b"close", b"keep-alive", b"x-foo", b"X-Foo, x-bar", b"keep-alive, x-bar", b"v"]
 HEADERS = some.lists(some.tuples(some.sampled_from(NAMES), some.sampled_from(VALUES)), max_size=6)
 SPEC = EngineSpec("one", "vllm", "m", "127.0.0.1", 1, "http://127.0.0.1:1", ("m",), api_key="k")
@@ -34,6 +35,20 @@ def test_to_the_engine(headers: Pairs) -> None:
     sent = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
     ours = [(b"x-request-id", b"id"), (b"content-length", b"5"), (b"authorization", b"Bearer k")]
     assert sent == [(b"host", b"engine:1"), *travelling(headers, NOT_FORWARDED), *ours]
+
+
+def test_to_the_next_gateway() -> None:
+    """It learns when the client asked, in a word that means the same to it."""
+    head = request_head("POST", b"/", [(ASKED, b"7")], SPEC, b"next:1", b"id", 0, asked=12.345678)
+    told = [line.partition(b": ") for line in head.split(b"\r\n") if line.startswith(ASKED)]
+    assert [asked_at([(name, value)], 99.0) for name, _, value in told] == [12.345678]
+
+
+@pytest.mark.parametrize("said", [b"", b"-1", b"nan", b"inf", b"1e3", b"9999", b"0x1", b"1" * 400, b" 1", b"\xd9\xa1"])
+def test_what_cannot_be_is_not_believed(said: bytes) -> None:
+    """A client may say it, too: nobody waits longer for that."""
+    assert asked_at([(ASKED, said)], 99.0) == 99.0
+    assert asked_at([], 99.0) == 99.0
 
 
 @given(HEADERS)

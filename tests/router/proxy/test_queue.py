@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from controller.config.schema import ModelSection
 from router.errors import TooManyRequests
+from router.proxy.headers import ASKED
 from router.proxy.queue import FIRST_GUESS, Queue
 from tests.router.gateway import Gateway, code_of, until
 from tests.router.proxy.scripted import Received, answer, raw, scripted
@@ -93,6 +94,16 @@ async def test_who_waits_too_long_is_told(tmp_path: Path) -> None:
         engine.go.release()
         assert (await first).status_code == 200
         assert engine.order == ["first"]
+
+
+async def test_who_has_waited_for_long_at_another_gateway_waits_no_longer(tmp_path: Path) -> None:
+    async with held(tmp_path, max_in_flight=1, queue_timeout_seconds=300) as (gateway, engine):
+        first = ask(gateway, "first")
+        await until(lambda: engine.order == ["first"])
+        late = await ask(gateway, "late", **{ASKED.decode(): "0.001"})
+        assert code_of(late) == (503, "queue_timeout")
+        engine.go.release()
+        assert (await first).status_code == 200
 
 
 async def test_urgent_requests_go_first_and_push_others_out_of_a_full_queue(tmp_path: Path) -> None:
