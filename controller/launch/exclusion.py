@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
+import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from controller.launch.tmux import sockets
 from controller.launch.unit import Unit
 
 POLL_SECONDS = 0.1
@@ -37,10 +40,22 @@ async def turn(unit: Unit, seconds: float = TURN_SECONDS) -> AsyncIterator[None]
 
     Raises ``AtWork`` when somebody else is at it, and goes on for so many ``seconds``.
     """
-    file = unit.log.with_suffix(".lock")
-    await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
+    file = await asyncio.to_thread(_place) / f"{hashlib.sha256(unit.marker.encode()).hexdigest()[:16]}.lock"
     async with _locked(file, os.O_RDWR | os.O_CREAT, seconds, f"somebody else is starting or ending {unit.name}"):
         yield
+
+
+def _place() -> Path:
+    """Beside tmux's own: who shares its server meets here, whatever the YAML says that somebody may not have read yet.
+
+    Raises ``PermissionError`` where others may write.
+    """
+    folder = sockets() / f"torpor-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder}: others may write there; remove it")
+    return folder
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ so that a session of the same name made by somebody else, or a pane that the use
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -73,6 +74,12 @@ class Pane:
     config: str = ""
     attached: bool = False
     created: int = 0
+
+
+def sockets() -> Path:
+    """Where tmux has the folder with the user's sockets."""
+    wanted = Path(os.environ.get("TMUX_TMPDIR") or "/tmp")
+    return wanted if wanted.is_dir() else Path("/tmp")
 
 
 class Tmux:
