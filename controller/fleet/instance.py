@@ -246,6 +246,7 @@ class Instance:
     def enter_leaving(self) -> None:
         """Its process is about to be ended: nothing may reach it."""
         self._drain = None
+        self.level = 0
         self.firm = False
         self._enter(State.FALLING_ASLEEP)
 

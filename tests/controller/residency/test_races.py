@@ -650,6 +650,20 @@ def test_stopped_by_hand_by_who_does_not_wait_for_that_it_stays_stopped(build: B
     assert house.yard.wishes.kept["a"].wanted is Wanted.STOPPED
 
 
+def test_one_that_fell_ill_asleep_and_is_being_stopped_is_held_to_sleep_at_no_level(build: Build) -> None:
+    """Its process is to end: it counts as whatever it may be until then."""
+    house = build([launched(0, "a", 60), tenant("b", 60)], ROOM_FOR_ONE, asleep=["a"])
+    house.engines["a"].fall_ill()
+    house.engines["a"].lasts["stop"] = 5
+    restart(house)
+    house.ask("b")
+    house.loop.pass_time(1)
+    house.stop("a")
+    house.settle()
+    house.check()
+    assert (house.state("a"), house.fleet.instances["a"].level) == (State.FALLING_ASLEEP, 0)
+
+
 # -- a gateway that is killed ------------------------------------------------------------------------------------
 
 
