@@ -268,6 +268,13 @@ class Transitions(Finding):
             else:
                 self.instance.enter_crashed(problem, pause, failures)
 
+    async def rest(self, cause: str) -> None:
+        """It has ended as it should not have, and its next request is to start it: what it has left behind is ended."""
+        async with self._lock:
+            if self.instance.state is State.STOPPED and not self.instance.hold:
+                await self.keeper.stop(self.instance.name)
+                await self._is_stopped(cause, Hold.NONE)
+
     async def _stop(self, cause: str, drain_seconds: float | None, hold: Hold) -> None:
         instance = self.instance
         async with self._lock:
@@ -291,9 +298,12 @@ class Transitions(Finding):
             except Exception:
                 await self._find_out()
                 raise
-            await self._marks.clear()
-            instance.enter_stopped(cause, hold)
-            instance.tell(Happened.STOPPED, cause=cause)
+            await self._is_stopped(cause, hold)
+
+    async def _is_stopped(self, cause: str, hold: Hold) -> None:
+        await self._marks.clear()
+        self.instance.enter_stopped(cause, hold)
+        self.instance.tell(Happened.STOPPED, cause=cause)
 
     async def _start_up(self, cause: str) -> None:
         """Launch its process. From then on it is starting, and looked at until it is ready or has failed."""

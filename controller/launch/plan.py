@@ -95,7 +95,7 @@ def rest(instance: Instance, record: Launch | None, desired: DesiredState | None
         return None  # it has ended by itself
     if desired is None and instance.start != "stopped":
         return None  # nobody has asked for it yet
-    return Rest("not started yet")
+    return Rest("stopped until it is asked for")
 
 
 def differences(unit: Unit, record: Launch | None) -> tuple[str, ...]:

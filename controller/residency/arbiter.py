@@ -115,7 +115,7 @@ class Arbiter:
             if not tenants.is_managed(one, self.config):
                 self._fleet.transitions[one.name].wake_soon(cause)
                 return True
-            if not self._line and self._fits(one):
+            if self._fits(one):
                 self._grant(one, cause, None)
                 return True
         return False
@@ -261,9 +261,9 @@ class Arbiter:
         return Rules(settings.max_wait_seconds, settings.min_awake_seconds, self.config.rivals)
 
     def _fits(self, instance: Instance) -> bool:
-        wish = Wish(instance.config.model, {instance.name: tenants.footprint_of(instance).awake})
-        steps = decide(self.books(), self._residents([wish]), [wish], self._rules()).steps
-        return isinstance(steps[0], Admit)
+        """Beside all that is kept for those who wait."""
+        wishes = [*self._asked()[1], Wish(instance.config.model, {instance.name: tenants.footprint_of(instance).awake})]
+        return isinstance(decide(self.books(), self._residents(wishes), wishes, self._rules()).steps[-1], Admit)
 
     # -- acting --------------------------------------------------------------------------------------------------
 

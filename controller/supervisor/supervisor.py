@@ -1,15 +1,16 @@
 """Keeps engine processes as they are wanted: starts again what crashed, replaces what hangs, lets lie what is stopped.
 
-It looks at what the fleet has found out, and acts through the fleet: a restart is a wake like any other, and waits for
-room as one.
+It looks at what the fleet has found out, and acts through the fleet: a restart takes memory that is free. Where others
+would have to leave for it, it is left to the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from controller.fleet.errors import FleetError, NotPossible, TransitionRefused
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 RESTART, MANUAL = "restart", "manual"
 """Causes of a start."""
+
+CROWDED_OUT = "it crashed, and others would have to leave for it"
+"""Why one rests."""
 
 UP = AWAKE | {State.ASLEEP}
 
@@ -172,8 +176,7 @@ class Supervisor:
             return  # nobody has started it
         elif instance.state is State.STOPPED:
             if course.due is not None and instance.clock() >= course.due and not self._is_loaded_beside(instance):
-                course.due = None
-                self._begin(instance, self._restart(transitions))
+                self._bring_back(transitions)
         elif reason := hangs(self._signs(instance), self._fleet.config.launch.ready_timeout_seconds):
             self._begin(instance, self._replace(transitions, reason))
 
@@ -200,10 +203,34 @@ class Supervisor:
             del self._courses[instance]  # whoever starts it by hand begins a new row
         await transitions.fall(problem, course.row.pause, course.row.failures)
 
-    async def _restart(self, transitions: Transitions) -> None:
+    def _bring_back(self, transitions: Transitions) -> None:
+        """At once where there is room. Nobody leaves for one that nobody asks for: it rests until somebody does."""
+        instance, course, waker = transitions.instance, self._of(transitions.instance), self._fleet.waker
+        course.due = None
+        if self._is_wanted_unasked(instance):
+            self._begin(instance, self._restart(transitions, partial(waker.wake, instance)))
+        elif waker.help([instance], RESTART):
+            self._begin(instance, self._restart(transitions, transitions.wake))
+        elif self._fleet.models[instance.config.model].waiting:
+            course.due = instance.clock()  # unless it is started for them
+        else:
+            self._begin(instance, self._rest(transitions, CROWDED_OUT))
+
+    def _is_wanted_unasked(self, instance: Instance) -> bool:
+        """Whether it is to be there at any time, or no request would bring it back."""
+        pinned = self._fleet.config.settings_of(instance.config.model).pinned
+        return pinned or not instance.config.sleep.wakeup_on_request
+
+    async def _rest(self, transitions: Transitions, cause: str) -> None:
+        try:
+            await transitions.rest(cause)
+        except TransitionRefused as refused:
+            log.warning("what %s has left behind stays: %s", transitions.instance.name, refused)
+
+    async def _restart(self, transitions: Transitions, wake: Callable[[str], Awaitable[None]]) -> None:
         instance = transitions.instance
         try:
-            await self._fleet.waker.wake(instance, RESTART)
+            await wake(RESTART)
         except TransitionRefused as refused:
             if instance.state is State.STOPPED and not instance.hold:
                 await self._fail(transitions, f"it could not be started: {refused}")

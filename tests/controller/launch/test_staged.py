@@ -58,7 +58,7 @@ def test_each_sleeps_before_the_next_is_started(workplace: Workplace) -> None:
     assert workplace.status() == 0
     states = {line.split()[0]: line for line in workplace.output.splitlines()}
     assert " asleep " in states["one"] and " asleep " in states["two"] and " ready " in states["up"]
-    assert "not started yet" in states["rare"]
+    assert "stopped until it is asked for" in states["rare"]
     assert workplace.kill_all() == 0
     assert not processes_of(workplace.folder)
 

@@ -95,7 +95,7 @@ class Fleet(RuleBasedStateMachine):
         host=st.sampled_from([None, 200, 60, 10]),
         young=st.sampled_from([0, 10]),
         patience=st.sampled_from([0.5, 15]),
-        pinned=st.booleans(),
+        pinned=st.sampled_from(["", "here", "elsewhere"]),
         exclusive=st.booleans(),
         silent=st.sets(st.integers(0, 5)),
         light=st.sets(st.integers(0, 5), max_size=2),
@@ -109,7 +109,7 @@ class Fleet(RuleBasedStateMachine):
         host: int | None,
         young: int,
         patience: float,
-        pinned: bool,
+        pinned: str,
         exclusive: bool,
         silent: set[int],
         light: set[int],
@@ -121,7 +121,7 @@ class Fleet(RuleBasedStateMachine):
         more["sleep_manager"] = {"min_sleep_duration": 0, "wake_timeout_seconds": 60, **ladder}
         more["models"] = {"m1": {"priority": 2}}
         if pinned:
-            some = [*some, tenant("pinned", 6)]
+            some = [*some, launched(20, "pinned", 6) if pinned == "here" else tenant("pinned", 6)]
             more["models"]["pinned"] = {"pinned": True}
         if exclusive:
             more["groups"] = {"either": {"members": ["m0", "m1"], "exclusive": True}}
@@ -297,6 +297,8 @@ class Fleet(RuleBasedStateMachine):
             self.house.check()
             for name, one in self.house.fleet.instances.items():
                 assert name != "pinned" or one.sleeps[EVICTED] == 0
+            unasked = [one.among[0] for one in self.house.arbiter.waiting if one.cause == RESTART]
+            assert [one.name for one in unasked if one.name != "pinned" and one.config.sleep.wakeup_on_request] == []
 
     def teardown(self) -> None:
         if not hasattr(self, "house"):

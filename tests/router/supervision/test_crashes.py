@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Any
 from unittest import mock
 
 import httpx2
@@ -13,9 +14,11 @@ import pytest
 
 from controller.fleet import watcher
 from controller.fleet.state import Hold, State
+from controller.launch.environment import MARKER
 from controller.supervisor import policy
 from tests.controller.launch.conftest import Workplace
 from tests.router.gateway import code_of, text_of, until
+from tests.router.proxy.scripted import raw
 from tests.router.supervision.conftest import kept, sim, wait_for_the_end_of
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +122,34 @@ async def test_one_that_died_asleep_is_started_by_its_next_request(workplace: Wo
         await until(lambda: "crashed" in fleet.events("a"))
         assert "started" not in fleet.events("a")
         assert text_of(await fleet.gateway.complete("a"))
+
+
+async def test_one_that_others_would_have_to_leave_for_rests_until_it_is_asked_for(workplace: Workplace) -> None:
+    """What it has left behind, such as workers that hold memory, is ended; nobody leaves for it before that."""
+    takes: dict[str, Any] = {"gpus": [0], "memory_gib": 60}
+    patient = {"min_awake_seconds": 0, "max_wait_seconds": 60}
+    room: dict[str, Any] = {"gpus": {0: {"memory_gib": 80}}, "residency": patient, "sleep_manager": ASLEEP_AT_ONCE}
+    workplace.write(sim("a", **takes), sim("b", start="stopped", **takes), **room)
+    async with kept(workplace) as fleet:
+        url = fleet.gateway.instance("a").config.spec.base_url
+        silent = {"silent_after_tokens": {"tokens": 2, "times": 1}}
+        assert (await fleet.gateway.client.post(f"{url}/sim/faults", json=silent)).status_code == 200
+        mark = {MARKER: psutil.Process(fleet.pid("a")).environ()[MARKER]}
+        worker = await asyncio.create_subprocess_exec("sleep", "300", env={**os.environ, **mark})
+        async with raw(fleet.gateway) as stream:
+            await stream.post("/v1/completions", {"model": "a", "prompt": "x", "stream": True})
+            await stream.head()
+            waiting = asyncio.create_task(fleet.gateway.complete("b"))
+            await until(lambda: bool(fleet.gateway.live.arbiter.waiting))
+            fleet.kill("a")
+            assert text_of(await waiting)
+        await worker.wait()
+        await until(lambda: "stopped" in fleet.events("a"))
+        assert await fleet.launch("status") == 0
+        assert "stopped until it is asked for" in workplace.output
+        assert (fleet.gateway.state("a"), fleet.gateway.state("b")) == (State.STOPPED, State.READY)
+        assert text_of(await fleet.gateway.complete("a"))
+        assert fleet.gateway.state("b") is State.ASLEEP
 
 
 async def test_what_the_file_does_not_want_restarted_stays_dead(workplace: Workplace) -> None:
