@@ -23,10 +23,12 @@ def sweep_seconds(timeouts: TimeoutSection) -> float:
 async def keep_sweeping(pools: Collection[Pool]) -> None:
     """Sweep all of them as often as the most impatient one wants it. Runs until cancelled."""
     while True:
-        await asyncio.sleep(min((sweep_seconds(pool.timeouts) for pool in pools), default=1.0))
+        seconds, began = min((sweep_seconds(pool.timeouts) for pool in pools), default=1.0), monotonic()
+        await asyncio.sleep(seconds)
+        late = max(0.0, monotonic() - began - seconds)
         for pool in list(pools):
             if pool.open:
-                pool.sweep()
+                pool.sweep(late)
 
 
 class Pool:
@@ -76,11 +78,15 @@ class Pool:
         else:
             upstream.abort()
 
-    def sweep(self) -> None:
-        """Close what nobody used lately, and give up on answers that have fallen silent."""
+    def sweep(self, late: float = 0.0) -> None:
+        """Close what nobody used lately, and give up on answers that have fallen silent.
+
+        ``late``: for so many seconds the gateway itself was held up, or stopped, and may have to read what came.
+        """
         now = monotonic()
         self._drop_idle(now)
         for upstream in list(self._busy):
+            upstream.excuse(late, now)
             # Engines send the head of a stream at once, and then nothing until the prompt is read.
             usual = self.timeouts.idle if upstream.body_begun else self.timeouts.first_byte
             limit = min(usual, upstream.most_silence)

@@ -162,6 +162,11 @@ class Upstream(asyncio.Protocol):
             self.last_byte = now
         return now - self.last_byte
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """So many up to ``now`` are not the engine's."""
+        self.last_byte = min(now, self.last_byte + seconds)
+        self.sent_at = min(now, self.sent_at + seconds)
+
     def redirect(self, sink: Sink) -> None:
         """What is still to come of the answer goes to ``sink``."""
         if not self.complete:

@@ -13,6 +13,7 @@ import yaml
 from controller.config.load import load
 from controller.config.schema import TimeoutSection
 from router.app import create_app
+from router.proxy.pool import Pool
 from tests.router.gateway import SGLANG, VLLM, Spec, code_of, replica_of, served, until, whole
 from tests.router.proxy.scripted import Received, answer, chunk, raw, scripted
 from tests.runtime.engines.sim.stage import program
@@ -86,6 +87,48 @@ async def test_a_quiet_engine_that_goes_on_is_not_given_up(tmp_path: Path, monke
             pool.sweep()
         now += 0.2 * pool.timeouts.idle
         pool.sweep()
+        assert b"engine_timeout" in await client.rest()
+
+
+async def test_what_holds_up_the_gateway_is_not_the_engine_s_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped, and what had come meanwhile was still to be read as it looked at the clock."""
+    now, swept = 0.0, asyncio.Event()
+    for module in ("pool", "upstream"):
+        monkeypatch.setattr(f"router.proxy.{module}.monotonic", lambda: now)
+    sweep = Pool.sweep
+
+    def swept_then(pool: Pool, *of: float) -> None:
+        sweep(pool, *of)
+        swept.set()
+
+    monkeypatch.setattr(Pool, "sweep", swept_then)
+
+    async def next_sweep() -> None:
+        swept.clear()
+        await swept.wait()
+
+    go_on = asyncio.Event()
+
+    async def script(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM + chunk(b"data: 1\n\n"))
+        await go_on.wait()
+        writer.write(chunk(b"data: 2\n\n"))
+        await asyncio.Event().wait()
+
+    timeouts = {"timeouts": {"idle": 0.3, "total": 10}}
+    async with scripted(tmp_path, script, timeouts) as (gateway, _), raw(gateway) as client:
+        await client.post("/v1/completions", BODY | {"stream": True})
+        await client.reader.readuntil(b"data: 1\n\n")
+        await next_sweep()
+        now += 1000.0  # the sweeper sleeps, as it does whenever anybody else runs
+        await next_sweep()
+        go_on.set()
+        await client.reader.readuntil(b"data: 2\n\n")
+        await next_sweep()
+        now += 0.4
+        gateway.live.pools[gateway.instance("one")].sweep()
         assert b"engine_timeout" in await client.rest()
 
 
