@@ -38,7 +38,7 @@ class Sidecars:
     async def look(self) -> None:
         """Look once at all of them, and do what is to be done, for one after the other."""
         config = self._fleet.config
-        if self._fleet.has_predecessor or not config.launch.restart:
+        if not config.launch.restart:
             return
         processes, beside = await self._keeper.processes(), sidecars_of(config)
         started = {name: processes[name] for name in beside if name in processes}

@@ -49,6 +49,7 @@ class Supervisor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep looking while open."""
+        self._attend()  # before the first look: requests may come at once
         loop = asyncio.create_task(keep_looking(self.look, "the engines' processes"))
         try:
             yield
@@ -60,12 +61,16 @@ class Supervisor:
 
     async def look(self) -> None:
         """Look once at all of them, and begin what is to be done."""
+        self._attend()
         for departed in list(self._fleet.departed.values()):
             await self._see_off(departed)
-        if self._fleet.has_predecessor:
-            return  # they are still that gateway's to see to
         async with self._deciding:
             await self._look()
+
+    def _attend(self) -> None:
+        """Whoever finds that one of them has ended may wait for it."""
+        for name, instance in self._fleet.instances.items():
+            instance.attended = self._fleet.config.launch.restart and self._keeper.can(name)
 
     async def _see_off(self, departed: Transitions) -> None:
         """The memory of one that is out of the configuration is taken until nothing of it runs."""
@@ -164,7 +169,6 @@ class Supervisor:
 
     async def _see_to(self, transitions: Transitions) -> None:
         instance, course = transitions.instance, self._of(transitions.instance)
-        instance.attended = self._fleet.config.launch.restart
         if instance.state is State.STOPPED and instance.hold is Hold.BY_HAND:
             instance.release()
         if not self._fleet.config.launch.restart or instance.hold:
@@ -177,6 +181,8 @@ class Supervisor:
         elif instance.state is State.STOPPED:
             if course.due is not None and instance.clock() >= course.due and not self._is_loaded_beside(instance):
                 self._bring_back(transitions)
+        elif self._fleet.has_predecessor:
+            return  # what runs may still serve that gateway's requests
         elif reason := hangs(self._signs(instance), self._fleet.config.launch.ready_timeout_seconds):
             self._begin(instance, self._replace(transitions, reason))
 

@@ -15,6 +15,7 @@ import pytest
 from controller.fleet import watcher
 from controller.fleet.state import Hold, State
 from controller.launch.environment import MARKER
+from controller.service import open_fleet
 from controller.supervisor import policy
 from tests.controller.launch.conftest import Workplace
 from tests.router.gateway import code_of, text_of, until
@@ -80,6 +81,35 @@ async def test_one_that_tmux_has_not_noticed_is_known_to_be_gone(workplace: Work
             finally:
                 os.kill(server, signal.SIGCONT)
             await fleet.is_("a", State.READY)
+
+
+async def test_one_that_was_dead_before_the_gateway_came_is_waited_for(workplace: Workplace) -> None:
+    """From the first moment on: what the gateway before has passed on is there before the first look."""
+    workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
+    await asyncio.to_thread(workplace.up)
+    pane = workplace.panes()["a"].pid
+    os.kill(workplace.program("a").pid, signal.SIGKILL)
+    await asyncio.to_thread(wait_for_the_end_of, pane)
+    async with open_fleet(workplace.config()) as company:
+        assert company.fleet.instances["a"].state is State.FAILED
+        assert company.fleet.instances["a"].attended
+    async with kept(workplace, up=False) as fleet:
+        assert text_of(await fleet.gateway.complete("a"))
+
+
+async def test_what_dies_while_the_gateway_before_still_serves_is_back(workplace: Workplace) -> None:
+    """That may take minutes. What runs is left to it, even if it seems to hang."""
+    workplace.write(sim("a"), sim("b"), sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        fleet.gateway.fleet.has_predecessor = True
+        silent = fleet.gateway.instance("b")
+        silent.silent_since = silent.clock() - policy.SILENT_SECONDS - 1
+        fleet.kill("a")
+        assert text_of(await fleet.gateway.complete("a"))
+        await fleet.looked()
+        assert "hung" not in fleet.events("b")
+        fleet.gateway.fleet.has_predecessor = False
+        await until(lambda: "hung" in fleet.events("b"))
 
 
 async def test_a_replica_serves_while_the_other_is_started_again(workplace: Workplace) -> None:
