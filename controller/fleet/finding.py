@@ -84,8 +84,9 @@ class Finding:
     async def _find_out(self) -> None:
         instance = self.instance
         if not await self._engine.healthy():
+            mark = await self._marks.own()
             gone = await self._forget_if_gone()
-            before = None if gone else await self._slept()
+            before = None if gone else await self._slept(mark)
             if before is not None:
                 instance.may_be(before)
             if before is None and await self._origin.starting():
@@ -95,6 +96,7 @@ class Finding:
                 instance.enter_stopped(rest.cause, rest.hold)
             else:
                 self._fails(f"no healthy answer from {instance.config.spec.base_url}", gone)
+                instance.slept |= mark is not None and mark.phase is not Phase.WAKING
             return
         mark = await self._marks.find()
         try:
@@ -153,9 +155,8 @@ class Finding:
             pass
         return False
 
-    async def _slept(self) -> SleepMark | None:
+    async def _slept(self, mark: SleepMark | None) -> SleepMark | None:
         """The mark of the process that listens there: it has been ready before, if under another gateway."""
-        mark = await self._marks.own()
         if mark is None or mark.process is None or mark.process != await self._origin.process():
             return None
         return mark

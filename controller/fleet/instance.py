@@ -105,6 +105,7 @@ class Instance:
         self.used_at = self.since  # when it last had nothing left in flight
         self.firm = False  # while draining: no request calls it off
         self.gone = False  # failed, and nobody listens at its address
+        self.slept = False  # when it failed: nobody wanted it
         self.measured: Footprint | None = None  # of its levels of sleep, those that it was seen at
         self.hold = Hold.NONE
         self.attended = False  # somebody sees to it when its process has ended
@@ -297,6 +298,7 @@ class Instance:
 
     def enter_failed(self, problem: str) -> None:
         if self.state is not State.FAILED:
+            self.slept = self.maybe_asleep and self.state in (State.FALLING_ASLEEP, State.ASLEEP)
             log.warning("%s has failed: %s", self.name, problem)
             self.tell(Happened.FAILED, detail=problem)
         self.problem = problem

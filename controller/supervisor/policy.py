@@ -41,15 +41,11 @@ class Row:
 
 
 class Course:
-    """What a process went through. ``due``: when it is started again, if it is. ``asleep``: when it was last seen up.
-
-    ``now`` is on any clock, in seconds.
-    """
+    """What a process went through. ``due``: when it is started again, if it is. ``now`` is on any clock, in seconds."""
 
     def __init__(self) -> None:
         self.row = Row()
         self.due: float | None = None
-        self.asleep = False
         self._up_since: float | None = None
         self._up_until = 0.0
 
@@ -57,9 +53,8 @@ class Course:
     def given_up(self) -> bool:
         return self.row.failures > 0 and self.row.pause is None
 
-    def see_up(self, now: float, *, asleep: bool = False) -> None:
+    def see_up(self, now: float) -> None:
         self.due = None
-        self.asleep = asleep
         self._up_until = now
         if self.given_up:  # somebody else has started it
             self.row = Row()

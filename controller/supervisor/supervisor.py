@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 RESTART, MANUAL = "restart", "manual"
 """Causes of a start."""
 
-CROWDED_OUT = "it crashed, and others would have to leave for it"
+CROWDED_OUT, DIED_ASLEEP = "it crashed, and others would have to leave for it", "it died asleep"
 """Why one rests."""
 
 UP = AWAKE | {State.ASLEEP}
@@ -88,7 +88,7 @@ class Supervisor:
             if not self._keeper.can(name) or instance in self._work or transitions.under_way:
                 continue
             if instance.state in UP:
-                self._of(instance).see_up(instance.clock(), asleep=instance.state is State.ASLEEP)
+                self._of(instance).see_up(instance.clock())
             ended = instance.state in UP and processes.get(name) is False
             if ended or (instance.state is State.STOPPED and await self._keeper.runs(name)):
                 transitions.observe_soon()  # in the second case somebody else has started it
@@ -187,17 +187,16 @@ class Supervisor:
             self._begin(instance, self._replace(transitions, reason))
 
     async def _has_crashed(self, transitions: Transitions) -> None:
-        instance, course = transitions.instance, self._of(transitions.instance)
-        asleep, ending = course.asleep, await self._keeper.ending(instance.name)
+        instance, ending = transitions.instance, await self._keeper.ending(transitions.instance.name)
         if instance.state is not State.FAILED:
             return  # somebody has started it meanwhile
         problem = f"its process ended ({ending})"
         log.warning("%s: %s", instance.name, problem)
         instance.tell(Happened.CRASHED, detail=problem)
         await self._fail(transitions, problem)
-        if asleep:
-            course.due = None  # nobody wanted it: the next request starts it
-        course.asleep = False
+        if instance.slept:  # nobody wanted it: the next request starts it
+            self._of(instance).due = None
+            self._begin(instance, self._rest(transitions, DIED_ASLEEP))
 
     async def _fail(self, transitions: Transitions, problem: str) -> None:
         """It has failed once more: it is due again after a pause, or given up."""

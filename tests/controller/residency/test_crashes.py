@@ -191,3 +191,65 @@ def test_without_figures_it_is_back_at_once(build: Build) -> None:
     house.loop.pass_time(5)
     house.check()
     assert (serving.outcome, house.awake) == ("served", {"a", "b"})
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_one_that_dies_asleep_is_wanted_by_nobody(build: Build, looked: bool) -> None:
+    """``looked``: the supervisor has seen that it slept."""
+    house = build(pair(), ROOM_FOR_ONE, asleep=["b"])
+    house.put_to_sleep("a")
+    house.settle()
+    if looked:
+        house.loop.pass_time(1.5)
+    assert house.state("a") is State.ASLEEP
+    house.engines["a"].crash()
+    house.loop.create_task(house.fleet.transitions["a"].observe_now())
+    house.settle()
+    assert house.state("a") is State.FAILED
+    house.loop.pass_time(30)
+    rests(house, "a")
+
+
+def test_one_that_dies_as_it_falls_asleep_is_wanted_by_nobody(build: Build) -> None:
+    house = build(pair(), ROOM_FOR_ONE, asleep=["b"])
+    held = house.engines["a"].hold("sleep")
+    house.put_to_sleep("a")
+    house.settle()
+    assert (held.reached.is_set(), house.state("a")) == (True, State.FALLING_ASLEEP)
+    crash(house, "a")
+    held.go.set()
+    house.loop.pass_time(30)
+    rests(house, "a")
+
+
+def test_one_that_dies_asleep_while_no_gateway_is_there_is_wanted_by_nobody(build: Build) -> None:
+    house = build(pair(), ROOM_FOR_ONE, asleep=["a", "b"])
+    house.close()
+    crash(house, "a")
+    house.open()
+    house.loop.pass_time(30)
+    rests(house, "a")
+
+
+def test_one_that_has_woken_and_dies_is_back_at_once(build: Build) -> None:
+    """Also if nobody has looked since it slept."""
+    house = build(pair(), ROOM_FOR_ONE, asleep=["a", "b"])
+    house.wake("a")
+    house.settle()
+    assert house.state("a") is State.READY
+    crash(house, "a")
+    house.loop.pass_time(5)
+    house.check()
+    assert house.awake == {"a"}
+
+
+def rests(house: House, name: str) -> None:
+    """Until it is asked for; what it has left behind is ended."""
+    house.check()
+    assert happened(house, Happened.STARTED) == []
+    assert house.fleet.instances[name].problem == "no process of it runs (it died asleep)"
+    assert name not in house.yard.launched
+    asking = house.ask(name, lasts=0.1)
+    house.loop.pass_time(5)
+    house.check()
+    assert asking.outcome == "served"
