@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from controller.adapters.artifacts import Artifacts
@@ -94,6 +94,7 @@ async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncI
             if (one := fleet.instances.get(wake.instance)) is not None and wake.seconds is not None:
                 one.remember_wake(wake.level or 0, wake.seconds)
         async with (
+            aclosing(keeper),
             chronicle.kept(),
             metered(fleet, Nvml(), Footprints(database)) as meter,
             arbitrated(fleet, meter.capacity, await _seniority(fleet, chronicle)) as arbiter,

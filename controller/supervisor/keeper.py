@@ -6,6 +6,7 @@ With what the launcher does it with, and never beside it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
@@ -31,6 +32,8 @@ from state.desired_states import DesiredState, DesiredStates, Wanted
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
 
+log = logging.getLogger(__name__)
+
 BROKEN = (AtWork, StateError, TmuxError, OSError)
 
 
@@ -53,6 +56,11 @@ class LaunchKeeper:
         self._marks = marks
         self._client = client
         self._tmux = Tmux()
+        self._ends: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """What is being ended has ended then."""
+        await asyncio.gather(*self._ends, return_exceptions=True)
 
     def can(self, name: str) -> bool:
         instance = self._fleet.instances.get(name)
@@ -66,9 +74,21 @@ class LaunchKeeper:
             raise EngineFailed(f"{name!r} cannot be started: {problem}") from problem
 
     async def stop(self, name: str) -> None:
+        """Leaving breaks nothing off: nobody else may touch what is being ended, nor take it for crashed."""
+        task = asyncio.create_task(self._stop(*self._launcher(name)), name=f"the end of {name}")
+        self._ends.add(task)
+        task.add_done_callback(self._has_ended)
+        await asyncio.shield(task)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._ends.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:  # who asked may have left
+            log.info("%s: %s", task.get_name(), error)
+
+    async def _stop(self, unit: Unit, launcher: Launcher) -> None:
+        name = unit.name
         try:
-            async with turn(self._unit(name)):
-                unit, launcher = self._launcher(name)
+            async with turn(unit):
                 problem = (await launcher.stop([unit]))[name]
         except BROKEN as broken:
             raise EngineFailed(f"{name!r} cannot be stopped: {broken}") from broken

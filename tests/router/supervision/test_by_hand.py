@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
+from unittest import mock
 
 import pytest
 
+from controller.fleet.errors import NotPossible
 from controller.fleet.state import Hold, State
-from controller.launch.exclusion import alone, turn
+from controller.launch import launcher
+from controller.launch.exclusion import AtWork, alone, turn
+from controller.launch.sessions import close_session
 from tests.controller.launch.conftest import Workplace
 from tests.router.gateway import code_of, text_of, until
 from tests.router.proxy.scripted import raw
@@ -102,6 +108,33 @@ async def test_what_was_stopped_for_being_idle_is_started_by_a_request(workplace
     async with kept(workplace, up=False) as fleet:
         assert fleet.gateway.state("a") is State.STOPPED
         assert text_of(await fleet.gateway.complete("a"))
+
+
+async def test_what_is_being_stopped_as_the_next_gateway_takes_over_has_not_crashed(workplace: Workplace) -> None:
+    """The next one is not held up by that, starts nothing beside it, and finds it stopped."""
+    workplace.write(sim("a"), sleep_manager=QUICK)
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly(*of: Any) -> list[int]:
+        begun.set()
+        assert go.wait(30)
+        return close_session(*of)
+
+    async with kept(workplace) as fleet:
+        with mock.patch.object(launcher, "close_session", slowly):
+            stopping = asyncio.create_task(fleet.gateway.fleet.transitions["a"].stop("idle", 5))
+            await asyncio.to_thread(begun.wait)
+            await fleet.gateway.live.leave("http://127.0.0.1:9")
+            with pytest.raises(AtWork):
+                async with turn(unit_of(workplace, "a"), 0):
+                    pass
+            go.set()
+            with pytest.raises(NotPossible):
+                await stopping
+    async with kept(workplace, up=False) as fleet:
+        assert fleet.gateway.state("a") is State.STOPPED
+        assert text_of(await fleet.gateway.complete("a"))
+        assert "crashed" not in fleet.events("a")
 
 
 async def test_engines_elsewhere_are_not_touched(workplace: Workplace) -> None:
