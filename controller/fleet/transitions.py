@@ -249,14 +249,20 @@ class Transitions(Finding):
 
     # -- the process ---------------------------------------------------------------------------------------------
 
-    async def stop(self, cause: str, drain_seconds: float | None, hold: Hold = Hold.NONE) -> None:
+    async def stop(
+        self,
+        cause: str,
+        drain_seconds: float | None,
+        hold: Hold = Hold.NONE,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         """End its process, once it has drained. Nothing happens if it is stopped. Raises ``TransitionRefused``.
 
-        ``drain_seconds``: None if it is not to be waited for, for it hangs.
+        ``drain_seconds``: None if it is not to be waited for, for it hangs. ``wanted``: as for ``sleep``.
         """
         if not self.keeper.can(self.instance.name):
             raise NotPossible(f"{self.instance.name!r} is not ours to stop")
-        await self._flights.join("stop", lambda: self._stop(cause, drain_seconds, hold))
+        await self._flights.join("stop", lambda: self._stop(cause, drain_seconds, hold, wanted))
 
     async def fall(self, problem: str, pause: float | None, failures: int) -> None:
         """Its process has ended, as it should not have: it may be started again after so many seconds, if at all."""
@@ -275,11 +281,13 @@ class Transitions(Finding):
                 await self.keeper.stop(self.instance.name)
                 await self._is_stopped(cause, Hold.NONE)
 
-    async def _stop(self, cause: str, drain_seconds: float | None, hold: Hold) -> None:
+    async def _stop(self, cause: str, drain_seconds: float | None, hold: Hold, wanted: Callable[[], bool]) -> None:
         instance = self.instance
         async with self._lock:
             if instance.state is State.STOPPED and not hold:
                 return
+            if not wanted():
+                raise CalledOff(f"{instance.name!r} is not stopped: a request came")
             if instance.state is State.READY and drain_seconds is not None:
                 drain = instance.enter_draining(0, firm=True)
                 try:

@@ -79,6 +79,8 @@ class SleepManager:
         return instance.config.sleep.auto_sleep_enabled and self.is_candidate(instance)
 
     async def _deeper(self, instance: Instance) -> None:
+        if not self._rests(instance):
+            return
         transitions = self._fleet.transitions[instance.name]
         step = deeper(
             instance.level,
@@ -88,9 +90,13 @@ class SleepManager:
             instance.config.sleep,
         )
         if step is Deeper.STOP:
-            await transitions.stop(IDLE, 0)
+            await transitions.stop(IDLE, 0, wanted=lambda: self._rests(instance))
         elif step is Deeper.LEVEL_2:
             await self._sink(instance)
+
+    def _rests(self, instance: Instance) -> bool:
+        """It sleeps, and nobody waits for it: who does is not to wait for more than its wake."""
+        return instance.state is State.ASLEEP and not self._fleet.models[instance.config.model].waiting
 
     async def _sink(self, instance: Instance) -> bool:
         """From level 1 to level 2, where there is room for that. Raises ``TransitionRefused``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from controller.fleet.errors import Busy, DeadlinePassed, NotPossible
+from controller.fleet.errors import Busy, CalledOff, DeadlinePassed, NotPossible
 from controller.fleet.instance import EVICTED
 from controller.fleet.journal import Happened
 from controller.fleet.state import Hold, State
@@ -294,6 +294,39 @@ def test_weights_are_dropped_where_there_is_room_to_wake_for_it(build: Build) ->
     house.put_to_sleep("a")
     pass_and_check(house, 20)
     assert house.awake == set() and [house.fleet.instances[name].level for name in "ab"] == [2, 2]
+
+
+def test_one_that_is_waited_for_is_not_stopped_for_being_idle(build: Build) -> None:
+    """There is no room for it yet: it has to wake then, and not to start."""
+    ladder = {"min_sleep_duration": 0, "stop_after_seconds": 3, "check_interval_seconds": 1}
+    patient = {"min_awake_seconds": 0, "max_wait_seconds": 30}
+    entries = [tenant("a", 60), launched(1, "b", 60, sleep_manager=ladder)]
+    house = build(entries, ROOM_FOR_ONE, asleep=["b"], residency=patient)
+    busy, asking = house.ask("a", lasts=10), house.ask("b", lasts=1)
+    pass_and_check(house, 8)
+    assert (busy.outcome, house.state("b")) == ("", State.ASLEEP)
+    pass_and_check(house, 5)
+    assert served(busy, asking) and Happened.STOPPED not in happened(house, "b")
+    pass_and_check(house, 30)
+    assert Happened.STOPPED not in happened(house, "b")  # awake it stays: only those that sleep are stopped
+    house.put_to_sleep("b")
+    pass_and_check(house, 5)
+    assert house.state("b") is State.STOPPED
+
+
+def test_one_that_is_woken_as_its_stop_begins_stays(build: Build) -> None:
+    """What was true as the stop was decided is not as its turn comes."""
+    house = build([launched(0, "a", 60)], ROOM_FOR_ONE, asleep=["a"])
+    way, instance = house.fleet.transitions["a"], house.fleet.instances["a"]
+    waking = house.loop.create_task(way.wake("request"))
+    stopping = house.loop.create_task(way.stop("idle", 0, wanted=lambda: instance.state is State.ASLEEP))
+    house.loop.pass_time(1)
+    assert waking.exception() is None and isinstance(stopping.exception(), CalledOff)
+    assert house.state("a") is State.READY
+
+
+def happened(house: House, name: str) -> list[Happened]:
+    return [event.what for event in house.fleet.journal.recent if event.instance == name]
 
 
 def pass_and_check(house: House, seconds: int) -> None:
