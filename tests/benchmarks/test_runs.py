@@ -115,12 +115,16 @@ def test_errors_are_counted(open_gateway: OpenGateway, refusing: str) -> None:
     assert slow["router"]["counts_agree"]
 
 
-def test_interrupted_runs_still_report(open_gateway: OpenGateway) -> None:
+def test_interrupted_runs_still_report(open_gateway: OpenGateway, engines: dict[str, str]) -> None:
     """Ctrl-C ends all clients and prints what there is; the router's counts hold the requests that were cut off."""
     gateway = open_gateway()
     process = gateway.start(*["--no-tmux", "--duration", "60", "--output-len", "20", "--concurrency", "2"])
     deadline = time.monotonic() + 20
     while gateway.stats("org/slow")["successful_requests"] < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    faults = f"{engines['org/slow']}/sim/faults"  # neither of the two may just be ending when they are cut off
+    httpx2.post(faults, json={"hang": {"times": 2}}, trust_env=False).raise_for_status()
+    while httpx2.get(faults, trust_env=False).json()["faults"] and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=15)

@@ -30,6 +30,7 @@ async def test_a_walk_through_models_is_told(tmp_path: Path) -> None:
     async with whole(tmp_path, of("a", 60), of("b", 60), **SETTINGS) as running:
         await begin(running, "b")
         await running.complete("a")
+        await until(lambda: not running.instance("a").in_flight)
         start = (await running.client.get("/events")).json()["last"]
         assert (await running.complete("b")).status_code == 200
         told = [(one["what"], one["instance"], one["cause"]) for one in await story(running, f"?after={start}")]
