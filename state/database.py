@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, event, inspect, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from state.file import StateFile
 from state.tables import REVISION
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
         raise StateError("state.url is no database address; write one such as sqlite:///state.db") from None
     asynchronous = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
     shown = parsed.render_as_string(hide_password=True)
+    file = _file_of(parsed)
     try:
-        engine = create_async_engine(asynchronous)
+        engine = create_async_engine(asynchronous) if file is None else StateFile(file).engine(asynchronous)
     except ModuleNotFoundError as missing:
         raise StateError(f"{shown} needs the package {missing.name}: pip install {missing.name}") from None
     except SQLAlchemyError as unknown:
@@ -89,15 +91,24 @@ async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
         if parsed.drivername.startswith("sqlite"):
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         try:
-            if parsed.drivername.startswith("sqlite") and parsed.database and not parsed.query:
-                sqlite3.connect(parsed.database).close()  # aiosqlite's thread outlives a file it cannot open
+            if file is not None:
+                sqlite3.connect(file).close()  # aiosqlite's thread outlives a file it cannot open
             async with engine.begin() as connection:
                 await connection.run_sync(migrate, shown)
         except (SQLAlchemyError, sqlite3.Error, OSError) as broken:
             raise StateError(f"cannot use the state database {shown}: {_reason(broken)}") from broken
         yield engine
+        async with reading(engine):
+            pass  # so that a file that was deleted since the last time is there again
     finally:
         await engine.dispose()
+
+
+def _file_of(url: URL) -> Path | None:
+    """Of an SQLite database; None of one in memory, and where the address says more than that."""
+    if not url.drivername.startswith("sqlite") or url.query or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
 
 def _reason(error: Exception) -> str:

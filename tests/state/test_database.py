@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from state.database import StateError, open_database, reading, writing
+from state.sleep_marks import Phase, SleepMark, SleepMarks
 from state.tables import REVISION, metadata
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +40,10 @@ async def main(url, name):
 
 asyncio.run(main(sys.argv[1], sys.argv[2]))
 """
+
+
+def mark(name: str) -> SleepMark:
+    return SleepMark(name, Phase.ASLEEP, 1, "manual", 1.0, None)
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -132,6 +138,68 @@ async def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
             pass
 
 
+def names_in(folder: Path) -> list[str]:
+    return [part.name for part in folder.iterdir()]
+
+
+def delete(folder: Path, all_but: tuple[str, ...] = ()) -> None:
+    for part in folder.iterdir():
+        if not part.name.endswith(all_but):
+            part.unlink()
+
+
+@pytest.mark.parametrize("leftover", [(), ("-wal", "-shm")], ids=["all of it", "not what goes with it"])
+async def test_one_that_is_deleted_in_use_is_written_again(
+    tmp_path: Path, leftover: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is lost, whoever had it open and whoever opens it next."""
+    file = tmp_path / "s.db"
+    url = f"sqlite:///{file}"
+    async with open_database(url) as database, open_database(url) as other:
+        marks, others = SleepMarks(database), SleepMarks(other)
+        await asyncio.gather(*(marks.put(mark(f"{number}")) for number in range(3)), others.put(mark("b")))
+        delete(tmp_path, all_but=leftover)
+        await asyncio.gather(*(marks.put(mark(f"after {number}")) for number in range(5)))
+        assert "was deleted in use, and is written again" in caplog.text
+        await others.put(mark("c"))
+        assert set(await marks.all()) == set(await others.all())
+        file.unlink()  # and nothing is done any more
+    assert names_in(tmp_path) == ["s.db"]
+    async with open_database(url) as database:
+        assert len(await SleepMarks(database).all()) == 10
+        async with reading(database) as connection:
+            assert (await connection.execute(text("PRAGMA integrity_check"))).scalar() == "ok"
+
+
+async def test_one_that_was_put_in_its_place_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Made by a launcher, say, that has found none."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    async with open_database(url) as database:
+        await SleepMarks(database).put(mark("old"))
+        delete(tmp_path)
+        async with open_database(url) as other:
+            await SleepMarks(other).put(mark("new"))
+        assert set(await SleepMarks(database).all()) == {"new"}
+        assert "is another file than it was" in caplog.text
+
+
+async def test_one_that_cannot_be_written_again_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is as soon as it can be; that it cannot is said once."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    url = f"sqlite:///{folder}/s.db"
+    async with open_database(url) as database:
+        await SleepMarks(database).put(mark("before"))
+        shutil.rmtree(folder)
+        for name in "ab":
+            await SleepMarks(database).put(mark(name))
+        assert caplog.text.count("cannot be written: unable to open database") == 1
+        folder.mkdir()
+        await SleepMarks(database).put(mark("after"))
+    async with open_database(url) as database:
+        assert set(await SleepMarks(database).all()) == {"before", "a", "b", "after"}
+
+
 async def test_an_error_of_the_caller_stays_its_own(tmp_path: Path) -> None:
     """Only what the database did becomes a StateError."""
     with pytest.raises(OSError, match="mine"):
@@ -162,7 +230,8 @@ async def test_who_is_cancelled_leaves_no_connection_behind(
         async with using(database) as connection:
             await connection.execute(text("SELECT 1"))
 
-    async with open_database(f"sqlite:///{tmp_path}/s.db") as database, reading(database):
+    async with open_database(f"sqlite:///{tmp_path}/s.db") as database:
+        await database.dispose()  # so that one is made
         monkeypatch.setattr(aiosqlite.Connection, step, slow)
         task = asyncio.create_task(use(database))
         await made.wait()
@@ -173,8 +242,8 @@ async def test_who_is_cancelled_leaves_no_connection_behind(
             await task
         pool = database.pool
         assert isinstance(pool, AsyncAdaptedQueuePool)
-        assert (pool.checkedout(), pool.checkedin()) == (1, 1)
+        assert (pool.checkedout(), pool.checkedin()) == (0, 1)
         await use(database)
-        assert (pool.checkedout(), pool.checkedin()) == (1, 1)
+        assert (pool.checkedout(), pool.checkedin()) == (0, 1)
     del task
     gc.collect()  # warns of what was not closed

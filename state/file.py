@@ -1,0 +1,83 @@
+"""The file of an SQLite database while it is in use. Whoever has it open goes on when it is deleted, for nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+log = logging.getLogger(__name__)
+
+IDENTITY = "identity of the file"
+
+
+class StateFile:
+    """Looked at whenever it is used. When it was deleted it is written again, as the open connection knows it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lost = False
+
+    def engine(self, url: URL) -> AsyncEngine:
+        """With one connection, which alone knows what was in a file that is gone, and never makes another one."""
+        existing = url.set(database=f"file:{quote(str(self._path))}", query={"mode": "rw", "uri": "true"})
+        engine = create_async_engine(existing, pool_size=1, max_overflow=0)
+        event.listen(engine.sync_engine, "connect", self._opened)
+        event.listen(engine.sync_engine, "checkout", self._used)
+        return engine
+
+    def _opened(self, _: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        entry.info[IDENTITY] = self._identity()
+
+    def _used(self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+        there = self._identity()
+        if there == entry.info[IDENTITY]:
+            return
+        try:
+            again = there is None and self._write_again(connection)
+        except (sqlite3.Error, OSError) as broken:
+            if not self._lost:
+                log.error("the state database %s was deleted in use, and cannot be written: %s", self._path, broken)
+            self._lost = True
+            return  # what still knows all is kept, until it can be
+        self._lost = False
+        if again:
+            log.error("the state database %s was deleted in use, and is written again as it was", self._path)
+        else:
+            log.error("the state database %s is another file than it was: that one is used from now on", self._path)
+        raise DisconnectionError("it is open on a file that is gone")  # and is opened anew
+
+    def _identity(self) -> tuple[int, int] | None:
+        """None where there is nothing."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _write_again(self, connection: DBAPIConnection) -> bool:
+        """False where somebody else has been faster."""
+        copy = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        copy.unlink(missing_ok=True)
+        cursor = connection.cursor()
+        try:
+            cursor.execute("VACUUM INTO ?", (str(copy),))
+        finally:
+            cursor.close()
+        for suffix in ("-wal", "-shm"):  # of the one that is gone: they would be taken for the new one's
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        try:
+            os.link(copy, self._path)
+        except FileExistsError:
+            return False
+        finally:
+            copy.unlink()
+        return True
