@@ -30,15 +30,12 @@ class Ledger:
             if self._grounds.get(name) != grounds:
                 self._grounds[name] = grounds
                 self._add(self._held.get(name, {}), -1)
-                self._held[name] = _held(one, granted=taken)
+                self._held[name] = held(
+                    footprint_of(one), state, one.level, maybe_asleep=one.maybe_asleep, granted=taken, gone=one.gone
+                )
                 self._add(self._held[name], 1)
         return Books(capacity, dict(self._held), dict(self._used))
 
     def _add(self, amount: Memory, sign: int) -> None:
         for place, size in amount.items():
             self._used[place] = self._used.get(place, 0) + sign * size
-
-
-def _held(one: Instance, *, granted: bool) -> Memory:
-    state, figures = one.engine_state, footprint_of(one)
-    return held(figures, state, one.level, maybe_asleep=one.maybe_asleep, granted=granted, gone=one.gone)
