@@ -9,14 +9,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from controller.fleet.fleet import Fleet
-from controller.fleet.instance import EVICTED
+from controller.fleet.instance import A_REQUEST_CAME, EVICTED, NOT_NEEDED
 from controller.fleet.journal import Event, Happened
-from controller.fleet.transitions import A_REQUEST_CAME, IT_WAS_BUSY
+from controller.fleet.transitions import IT_WAS_BUSY
 from controller.residency.arbiter import Arbiter
 from router.traffic.histogram import Histogram, buckets
 from router.traffic.monitor import TrafficMonitor
 
-OWN_REASONS = (A_REQUEST_CAME, IT_WAS_BUSY)
+OWN_REASONS = (A_REQUEST_CAME, NOT_NEEDED, IT_WAS_BUSY)
 
 
 class ResidencyMetrics(Collector):

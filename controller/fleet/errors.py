@@ -14,7 +14,7 @@ FleetError
     ├── TooEarly           must sleep a little longer (``retry_after``)
     ├── Busy               did not drain in time; stays awake
     ├── NoHostMemory       asleep it would take more than the host has left
-    ├── CalledOff          a request came; stays awake
+    ├── CalledOff          a request came, or it is not needed any more; stays awake
     ├── NotPossible        its state, or its kind, does not allow it
     └── EngineFailed       the engine did not do it
 """

@@ -44,12 +44,16 @@ ATTENDED_SECONDS = 5.0
 """Within so many seconds after it failed, it is clear whether its process has ended and is started again."""
 
 
+A_REQUEST_CAME, NOT_NEEDED = "a request came", "it need not leave any more"
+"""Why one that drained stays awake."""
+
+
 class Drain:
     """One attempt to get empty. ``changed`` is set when something may have come of it."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
-        self.called_off = False
+        self.called_off = ""  # why
 
     async def change(self, seconds: float) -> None:
         """Wait for the next change, ``seconds`` at most."""
@@ -215,9 +219,10 @@ class Instance:
         self._enter(State.DRAINING)
         return self._drain
 
-    def call_off(self) -> None:
-        """Stay awake: a request came while it drained, and the engine has not been told. Else nothing happens."""
+    def call_off(self, why: str = A_REQUEST_CAME) -> None:
+        """Stay awake, if it drains and the engine has not been told. Else nothing happens."""
         if self._drain is not None:
+            self._drain.called_off = why
             self._enter(State.READY)
 
     def enter_falling_asleep(self, mark: SleepMark) -> None:
@@ -378,7 +383,7 @@ class Instance:
         if state in NOT_ASLEEP:
             self.maybe_asleep = False
         if state is not State.DRAINING and self._drain is not None:
-            self._drain.called_off = True
+            self._drain.called_off = self._drain.called_off or f"it is {state}"
             self._drain.changed.set()
             self._drain = None
             self.firm = False

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from controller.fleet.errors import Busy, CalledOff, EngineFailed, NotPossible, TransitionRefused
 from controller.fleet.finding import Finding, Wake, is_another
-from controller.fleet.instance import Drain, Instance
+from controller.fleet.instance import A_REQUEST_CAME, Drain, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.origin import Origin
 from controller.fleet.scales import Scales, no_scales
@@ -28,7 +28,7 @@ UNSETTLED = frozenset({State.FALLING_ASLEEP, State.WAKING, State.UNKNOWN, State.
 
 BUSY_PAUSE = 0.1
 
-A_REQUEST_CAME, IT_WAS_BUSY = "a request came", "it was busy"
+IT_WAS_BUSY, BROKEN_OFF = "it was busy", "it was broken off"
 """Why a sleep did not happen, unless something went wrong."""
 
 Depth = Callable[[Instance], int]
@@ -94,7 +94,7 @@ class Transitions(Finding):
             if instance.state is not State.READY:
                 raise NotPossible(f"{instance.name!r} is {instance.state}, not ready to sleep")
             if not wanted():
-                raise CalledOff(f"{instance.name!r} stays awake: a request came")
+                raise CalledOff(f"{instance.name!r} is not put to sleep: {A_REQUEST_CAME}")
             level = max(wished or 0, self.depth(instance))  # nothing is awaited from here until it drains for that
             began = instance.clock()
             mark = await self._drain(cause, drain_seconds, level, firm)
@@ -149,7 +149,7 @@ class Transitions(Finding):
         except BaseException as stopped:
             if not drain.called_off:
                 instance.call_off()
-            instance.tell(Happened.SLEEP_CALLED_OFF, cause=cause, detail=_reason(stopped))
+            instance.tell(Happened.SLEEP_CALLED_OFF, cause=cause, detail=_reason(stopped, drain))
             if mark is not None:
                 await self._marks.clear()
             if isinstance(stopped, EngineError):
@@ -169,7 +169,7 @@ class Transitions(Finding):
             # A request whose client has left may still run in there, and so may a health check.
             busy = instance.in_flight or self.shared() or await self._doubt.busy()
             if drain.called_off:
-                raise CalledOff(f"{instance.name!r} stays awake: a request came")
+                raise CalledOff(f"{instance.name!r} is not put to sleep: {drain.called_off}")
             if not busy and not instance.in_flight:
                 return
             left = until - asyncio.get_running_loop().time()
@@ -287,7 +287,7 @@ class Transitions(Finding):
             if instance.state is State.STOPPED and not hold:
                 return
             if not wanted():
-                raise CalledOff(f"{instance.name!r} is not stopped: a request came")
+                raise CalledOff(f"{instance.name!r} is not stopped: {A_REQUEST_CAME}")
             if instance.state is State.READY and drain_seconds is not None:
                 drain = instance.enter_draining(0, firm=True)
                 try:
@@ -355,7 +355,7 @@ class Transitions(Finding):
             self.instance.enter_failed(str(error))
 
 
-def _reason(stopped: BaseException) -> str:
+def _reason(stopped: BaseException, drain: Drain) -> str:
     if isinstance(stopped, CalledOff):
-        return A_REQUEST_CAME
-    return IT_WAS_BUSY if isinstance(stopped, Busy) else str(stopped)
+        return drain.called_off
+    return IT_WAS_BUSY if isinstance(stopped, Busy) else str(stopped) or BROKEN_OFF

@@ -13,7 +13,8 @@ from controller.config.model import Config, Instance
 from controller.launch import plan
 from controller.launch.mask import HIDDEN, URL_PASSWORD
 from controller.launch.unit import Start, engine_unit
-from controller.residency.memory import Memory, gib
+from controller.residency.footprint import Footprint
+from controller.residency.memory import HOST, NOTHING, Memory, gib
 
 ROUTER_ONCE = ("enable_router", "router_host", "router_port")
 ONCE = ("state_url", "adapters_folder", "credentials_file", "credentials")
@@ -129,7 +130,7 @@ def _settings(running: Config, wanted: Config) -> Iterator[Change]:
         yield Change("router.api_key_env", "a key", "another key")
     yield from _section("sleep_manager", running.sleep, wanted.sleep)
     yield from _section("launch", running.launch, wanted.launch)
-    yield from _mapping("memory", _sizes(running.capacity), _sizes(wanted.capacity))
+    yield from _amounts("memory.", running.capacity, wanted.capacity)
     yield from _section("residency", running.residency, wanted.residency)
     yield from _mapping("groups", _rivals(running), _rivals(wanted))
     yield from _value("launch_delay_seconds", running.launch_delay_seconds, wanted.launch_delay_seconds)
@@ -153,8 +154,11 @@ def _of_the_gateway(running: Config, wanted: Config) -> Iterator[Change]:
 _OWN = frozenset(f"router.{key}" for key in ROUTER_ONCE)
 
 
-def _sizes(capacity: Memory) -> dict[str, str]:
-    return {place: gib(size) for place, size in capacity.items()}
+def _amounts(prefix: str, old: Memory, new: Memory) -> Iterator[Change]:
+    for place in dict.fromkeys((*old, *new)):
+        was, now = old.get(place), new.get(place)
+        if was != now:
+            yield Change(prefix + place, *("none" if size is None else gib(size) for size in (was, now)))
 
 
 def _rivals(config: Config) -> dict[str, str]:
@@ -172,7 +176,7 @@ def _changed(
         *_value("url", old.spec.base_url, new.spec.base_url),
         *_value("aliases", _aliases(old), _aliases(new)),
         *_value("weight", old.weight, new.weight),
-        *_value("memory", old.footprint, new.footprint),
+        *_footprint(old.footprint or Footprint(NOTHING), new.footprint or Footprint(NOTHING)),
         *_value("start", old.start, new.start),
         *_value("sidecar", _beside(old), _beside(new)),
         *_mapping("labels", old.labels, new.labels),
@@ -196,6 +200,12 @@ def _section(name: str, old: BaseModel, new: BaseModel) -> Iterator[Change]:
             yield from _section(f"{name}.{key}", was, now)
         else:
             yield from _value(f"{name}.{key}", was, now)
+
+
+def _footprint(old: Footprint, new: Footprint) -> Iterator[Change]:
+    yield from _amounts("memory_gib.", old.awake, new.awake)
+    for change in _amounts("asleep_memory_gib.", old.at(0), new.at(0)):
+        yield replace(change, key="host_memory_gib") if change.key.endswith(f".{HOST}") else change
 
 
 def _beside(instance: Instance) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from controller.config.model import Config
 from controller.fleet.errors import DeadlinePassed, FleetError, NoRoom, NotPossible
 from controller.fleet.fleet import Fleet
-from controller.fleet.instance import EVICTED, Instance
+from controller.fleet.instance import EVICTED, NOT_NEEDED, Instance
 from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
@@ -371,7 +371,7 @@ class Arbiter:
         """Whoever was to leave for a model that nobody waits for any more stays, if its engine has not been told."""
         for name, step in self._leaving.items():
             if name in self._fleet.instances and not self._is_wanted(step):
-                self._fleet.instances[name].call_off()
+                self._fleet.instances[name].call_off(NOT_NEEDED)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

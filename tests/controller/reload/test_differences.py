@@ -73,6 +73,13 @@ def instance(index: int, **keys: Any) -> Edit:
             instance(0, sidecar=True, sidecar_port=9001),
             ["a: in place (sidecar: none -> http://127.0.0.1:9001)"],
         ),
+        (
+            instance(1, gpus=[0], memory_gib=30.5),
+            [
+                "b: in place (memory_gib.gpu0: none -> 30.5 GiB; asleep_memory_gib.gpu0: none -> 2 GiB; "
+                "host_memory_gib: none -> 30.5 GiB)"
+            ],
+        ),
         (instance(1, labels={"site": 1}), ["b: in place (labels.site: none -> 1)"]),
         (instance(1, sleep_manager={"level": 2}), ["b: in place (sleep_manager.level: 1 -> 2)"]),
         (

@@ -49,6 +49,11 @@ def house(build: Build) -> House:
     return build([tenant("a", 60), tenant("b", 60)], ROOM_FOR_ONE, asleep=["b"])
 
 
+def reasons(house: House) -> list[str]:
+    """Why sleeps did not happen."""
+    return [one.detail for one in house.fleet.journal.recent if one.what is Happened.SLEEP_CALLED_OFF]
+
+
 def served(*clients: Client) -> bool:
     return all(client.outcome == "served" for client in clients)
 
@@ -66,6 +71,7 @@ def test_a_request_at_the_idle_edge_keeps_its_model_awake(house: House, step: st
     held.go.set()
     house.loop.pass_time(1)
     assert served(asking) and asleep.exception() is not None
+    assert reasons(house) == ["a request came"]
     assert "sleep 1" not in house.engines["a"].steps.happened
 
 
@@ -239,6 +245,7 @@ def test_who_was_to_leave_for_a_client_that_has_left_stays(house: House) -> None
     house.loop.pass_time(5)
     house.check()
     assert house.awake == {"a"} and house.arbiter.waiting == ()
+    assert reasons(house) == ["it need not leave any more"]
     assert served(ask_and_wait(house, "b"), ask_and_wait(house, "a"))
 
 

@@ -78,7 +78,7 @@ async def test_looked_at_once_more_as_it_begins(tmp_path: Path, monkeypatch: pyt
                 asked.set()
                 instance.begin()
                 asyncio.get_running_loop().call_later(0.05, instance.end)
-                with pytest.raises(Exception, match="stays awake"):
+                with pytest.raises(Exception, match="is not put to sleep"):
                     await sleep(*args, **more)  # type: ignore[arg-type]
                 assert running.state("one") is State.READY
             await asyncio.Event().wait()
