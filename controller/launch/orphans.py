@@ -24,7 +24,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """``leads``: what was started for the unit, below the pane's program, is among them: it may well be serving."""
+    """``leads``: what was started for the unit is among them: it may well be serving."""
 
     unit: str
     pids: tuple[int, ...]
@@ -70,4 +70,6 @@ def judge(
 def _orphan(unit: str, group: Sequence[Found], known: bool, record: Launch | None) -> Orphan:
     pids = tuple(sorted(one.pid for one in group))
     leader = int(record.process.partition(":")[0]) if record is not None else None
-    return Orphan(unit, pids, sum(one.size for one in group), known, any(one.parent == leader for one in group))
+    # Below the pane's program; started by a version of this one that had none to stay, it was that itself.
+    leads = any(leader in (one.parent, one.pid) for one in group)
+    return Orphan(unit, pids, sum(one.size for one in group), known, leads)

@@ -25,6 +25,7 @@ B = Launch("b", "kvcached-b", "8:1", [], {}, 1.0)
         ([], []),
         ([Found(71, "a", 1, 7), Found(72, "a", 1, 71)], []),  # it has its session
         ([Found(81, "b", 5 << 20, 8)], ["b: its tmux session is gone, but it runs and holds 5 MiB (pid 81)"]),
+        ([Found(8, "b", 0, 1)], ["b: its tmux session is gone, but it runs and holds 0 MiB (pid 8)"]),
         ([Found(80, "b", 1, 1)], ["b: left behind by its last run, but it runs and holds 0 MiB (pid 80)"]),
         (
             [Found(92, "gone", 1 << 20, 91), Found(91, "gone", 1 << 20, 9)],
