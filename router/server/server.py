@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Set
+from time import monotonic
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
@@ -114,18 +115,21 @@ class Patient(Protocol):
 
 async def patrol(connections: Set[Any]) -> None:
     """Look at every connection, again and again. Runs until cancelled."""
+    held_up = 0.0
     while True:
+        began = monotonic()
         await asyncio.sleep(LOOK_SECONDS)
-        await _look_at(connections)  # by itself, for a name here would keep the last of them while this sleeps
+        held_up += max(0.0, monotonic() - began - LOOK_SECONDS)
+        await _look_at(connections, held_up)  # by itself: a name here would keep the last of them while this sleeps
 
 
-async def _look_at(connections: Set[Any]) -> None:
-    loop = asyncio.get_running_loop()
+async def _look_at(connections: Set[Any], held_up: float) -> None:
+    """``held_up``: for so long this process did not run when it should have, and read nothing."""
     for number, connection in enumerate(list(connections), 1):
         if not isinstance(connection, Patient) or connection not in connections:
             continue
         try:
-            connection.look(loop.time())
+            connection.look(monotonic() - held_up)
         except Exception:
             log.exception("looking at a connection broke")
         if number % AT_A_TIME == 0:

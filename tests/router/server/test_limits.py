@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.gateway import RESERVED_FILES, most_connections
+from router.server import server
 from router.server.limits import SECONDS, Limits, Patience, Stage, spare
 from router.server.server import patrol
 from tests.router.gateway import Gateway, until
@@ -333,6 +334,31 @@ async def test_the_patrol_survives(limited: Limited, caplog: pytest.LogCaptureFi
     task = asyncio.create_task(patrol({Broken(), Good()}))
     with caplog.at_level(logging.CRITICAL, "router.server.server"):
         await asyncio.wait_for(looked.wait(), 5)
+    task.cancel()
+
+
+async def test_what_holds_up_the_gateway_tries_nobodys_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stopped, say; what clients sent meanwhile is read after it has looked at the clock."""
+    now, looks, looked = 0.0, list[float](), asyncio.Event()
+    monkeypatch.setattr(server, "monotonic", lambda: now)
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.001)
+
+    class Client:
+        def look(self, now: float) -> None:
+            looks.append(now)
+            looked.set()
+
+    async def next_look() -> float:
+        looked.clear()
+        await looked.wait()
+        return looks[-1]
+
+    task = asyncio.create_task(patrol({Client()}))
+    before = await next_look()
+    now += 1000.0  # while the patrol sleeps
+    assert await next_look() - before == pytest.approx(server.LOOK_SECONDS)
+    now += server.LOOK_SECONDS  # as long as it meant to
+    assert await next_look() - before == pytest.approx(2 * server.LOOK_SECONDS)
     task.cancel()
 
 
