@@ -45,6 +45,7 @@ class Books:
 
     awake: Mapping[str, Memory]
     free: Memory
+    capacity: Memory
 
 
 class Gateway:
@@ -74,7 +75,7 @@ class Gateway:
         try:
             return Books(
                 {name: one["awake"] for name, one in found["instances"].items()},
-                {name: place["free"] for name, place in found["places"].items()},
+                *({name: place[key] for name, place in found["places"].items()} for key in ("free", "capacity")),
             )
         except (AttributeError, LookupError, TypeError):
             raise self._foreign() from None

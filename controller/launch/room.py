@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from controller.config.model import Instance
 from controller.launch.gateway import Gateway, GatewayRefused, NoGateway
-from controller.residency.memory import Memory, gib
+from controller.residency.memory import Memory, gib, lacks
 
 POLL_SECONDS = 0.1
 
@@ -18,7 +18,7 @@ Tell = Callable[[str], None]
 
 
 class NoRoom(Exception):
-    """There is none now; the message says what is missing."""
+    """There is none now, or never; the message says what is missing."""
 
 
 class Room:
@@ -30,7 +30,7 @@ class Room:
         """While open, there is room for ``instance`` awake, and nobody else is given it.
 
         Without a gateway of this YAML, and without figures, nothing is waited for. ``tell``: what is. Raises ``NoRoom``
-        when nobody has left within its ``drain_timeout_seconds``, and ``GatewayRefused``.
+        when it can never fit, or nobody has left within its ``drain_timeout_seconds``, and ``GatewayRefused``.
         """
         if not await self._is_counted(instance, tell):
             yield
@@ -50,15 +50,19 @@ class Room:
         try:
             if not await self._gateway.is_ours():
                 return False
-            awake = (await self._gateway.books()).awake
+            books = await self._gateway.books()
         except NoGateway:
             return False
         except GatewayRefused as refused:
             tell(f"whether there is room is not known: {refused}")
             return False
-        if instance.name not in awake and instance.footprint is not None:
+        if instance.name not in books.awake and instance.footprint is not None:
             raise GatewayRefused(404, NOT_KNOWN)
-        return bool(awake.get(instance.name))
+        takes = books.awake.get(instance.name, {})
+        for place in lacks(takes, books.capacity):
+            what = f"it takes {gib(takes[place])} on {place}, which has {gib(books.capacity[place])}"
+            raise NoRoom(f"it can never be awake: {what}")
+        return bool(takes)
 
     async def _wait(self, name: str, seconds: float, tell: Tell) -> None:
         told, missing = "", await self._missing(name)

@@ -53,6 +53,19 @@ def test_whoever_is_started_later(workplace: Workplace, command: str, keys: dict
         assert len(awake) == 2
 
 
+def test_one_that_can_never_be_awake_is_not_waited_for(workplace: Workplace) -> None:
+    """Nobody leaves for it, and no request would start it."""
+    place = Place(workplace)
+    models, sections = three_with_room_for_two(pinned=False)
+    models[2] |= {"start": "stopped", "memory_gib": 500}
+    place.write(*models, sections=sections)
+    assert place.do("up", only=[], wait=True)[0] == 0
+    shown = place.do("up", only=["c"], wait=True)[1]
+    assert "c: it can never be awake: it takes 500 GiB on gpu0, which has 64 GiB" in shown
+    assert "waiting, for room" not in shown
+    assert [one["state"] for one in residency(place)["instances"].values()] == ["ready", "ready", "stopped"]
+
+
 def test_one_that_the_gateway_does_not_know(workplace: Workplace) -> None:
     """What it takes would be in nobody's books."""
     place = Place(workplace)

@@ -226,7 +226,8 @@ class NextDoor(Gateway):
 
     async def books(self) -> Books:
         instances = self._fleet.instances.items()
-        return Books({name: footprint_of(one).awake for name, one in instances}, self._arbiter.books().free)
+        books = self._arbiter.books()
+        return Books({name: footprint_of(one).awake for name, one in instances}, books.free, books.capacity)
 
     async def admit(self, name: str) -> None:
         try:
