@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,9 @@ from controller.fleet.instance import Instance
 from controller.fleet.journal import Happened
 from controller.launch.unit import launchers_environment
 from controller.residency.arbiter import Arbiter, arbitrated
+from controller.residency.footprint import Footprint
 from controller.residency.meter import metered
+from controller.residency.occupancy import lost
 from controller.residency.seniority import Seniority, recall
 from controller.supervisor.keeper import LaunchKeeper
 from controller.supervisor.sidecars import Sidecars
@@ -34,9 +37,11 @@ from state.adapters import Adapters
 from state.database import open_database
 from state.desired_states import DesiredStates
 from state.events import Events
-from state.footprints import Footprints
+from state.footprints import Footprints, Measurement
 from state.launches import Launches
 from state.sleep_marks import SleepMarks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncI
         desired = DesiredStates(database)
         keeper = LaunchKeeper(fleet, launchers_environment(), Launches(database), desired, SleepMarks(database), client)
         fleet.put_in_keeping(keeper)
+        measured = await Footprints(database).all()
+        await count_lost(fleet, await keeper.processes(), Launches(database), SleepMarks(database), measured)
         supervisor = Supervisor(fleet, keeper, desired)
         for wake in await chronicle.last(Happened.WOKEN):
             if (one := fleet.instances.get(wake.instance)) is not None and wake.seconds is not None:
@@ -104,6 +111,26 @@ async def open_fleet(config: Config, *, has_predecessor: bool = False) -> AsyncI
             Sidecars(fleet, keeper).running(),
         ):
             yield Company(fleet, adapters, arbiter, chronicle, supervisor)
+
+
+async def count_lost(
+    fleet: Fleet,
+    processes: Mapping[str, bool],
+    launches: Launches,
+    marks: SleepMarks,
+    measured: Mapping[str, Measurement],
+) -> None:
+    """Have ``fleet`` count what the configuration has lost since it was launched. ``processes``: whether they run."""
+    launched, kept = await launches.all(), await marks.all()
+    for one in lost(fleet.config, launched):
+        if processes.get(one.name):
+            log.warning("%s is not in the configuration any more, but still runs: what it holds is counted", one.name)
+            mark, figures = kept.get(one.name), measured.get(one.name)
+            fleet.count(
+                one,
+                mark if mark is not None and mark.since >= launched[one.name].launched_at else None,
+                Footprint(figures.awake, figures.asleep) if figures is not None else None,
+            )
 
 
 async def _seniority(fleet: Fleet, chronicle: Chronicle) -> Seniority:

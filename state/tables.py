@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, String, Table
 
-REVISION = "0005"
+REVISION = "0006"
 """The migration that made them so."""
 
 metadata = MetaData()
@@ -29,6 +29,7 @@ launches = Table(
     Column("argv", JSON, nullable=False),
     Column("environment", JSON, nullable=False),
     Column("launched_at", Float, nullable=False),
+    Column("occupant", JSON, nullable=True),
 )
 
 desired_states = Table(

@@ -22,9 +22,10 @@ from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
 from controller.fleet.waker import AtOnce, Waker
 from controller.fleet.watcher import Watcher
+from controller.residency.footprint import Footprint
 from runtime.engines.base import Engine
 from state.launches import Launches
-from state.sleep_marks import SleepMarks
+from state.sleep_marks import Phase, SleepMark, SleepMarks
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,19 @@ class Fleet:
             if not route.configured and route.model not in leaving and models.get(route.model) is route.replicas:
                 routes.setdefault(name, route)
         _become(self.routes, routes)
+
+    def count(self, lost: InstanceConfig, mark: SleepMark | None, measured: Footprint | None) -> None:
+        """It is out of the configuration since before there was this gateway, and runs. ``mark``: of its sleep."""
+        instance = Instance(lost, self._connect(lost), self.clock, self.wall)
+        instance.measured = measured
+        if mark is None:
+            instance.enter_ready()
+        elif mark.phase is Phase.ASLEEP:
+            instance.enter_asleep(mark)
+        else:
+            instance.may_be(mark)
+        instance.retire()
+        self.departed[lost.name] = Transitions(instance, self._marks, Origin(lost, self._launches))
 
     def forget(self, departed: Transitions) -> None:
         """It holds nothing any more."""

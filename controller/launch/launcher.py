@@ -25,6 +25,7 @@ from controller.launch.succession import NothingToRenew, renew
 from controller.launch.survey import Survey
 from controller.launch.tmux import Pane, Tmux, TmuxError
 from controller.launch.unit import ROUTER, Unit
+from controller.residency.occupancy import occupant_of
 from runtime.processes import identity, is_running
 from state.database import StateError
 from state.launches import Launch, Launches
@@ -202,8 +203,9 @@ class Launcher:
         pane = await asyncio.to_thread(open_session, self._tmux, unit, seen.pane, seen.record, seconds)
         process = await asyncio.to_thread(identity, pane.pid)
         argv, environment = unit.record
+        occupant = occupant_of(unit.instance) if unit.instance is not None else None
         await self._launches.put(
-            Launch(unit.name, unit.session, process or f"{pane.pid}:0.00", argv, environment, time.time())
+            Launch(unit.name, unit.session, process or f"{pane.pid}:0.00", argv, environment, time.time(), occupant)
         )
         return pane
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from state.database import StateError, open_database
 from state.desired_states import DesiredState, DesiredStates, Wanted
-from state.launches import Launch, Launches
+from state.launches import Launch, Launches, Occupant
 from state.sleep_marks import Phase, SleepMark, SleepMarks
 
 pytestmark = pytest.mark.anyio
@@ -29,6 +29,15 @@ MARKS = st.builds(
     since=st.floats(0, 4e9),
     process=st.none() | NAMES,
 )
+AMOUNTS = st.dictionaries(NAMES, st.integers(0, 2**40), max_size=2)
+OCCUPANTS = st.builds(
+    Occupant,
+    model=NAMES,
+    kind=NAMES,
+    url=NAMES,
+    awake=AMOUNTS,
+    asleep=st.dictionaries(st.integers(1, 2), AMOUNTS, max_size=2),
+)
 LAUNCHES = st.builds(
     Launch,
     instance=NAMES,
@@ -37,6 +46,7 @@ LAUNCHES = st.builds(
     argv=st.lists(NAMES, max_size=4),
     environment=st.dictionaries(NAMES, NAMES, max_size=3),
     launched_at=st.floats(0, 4e9),
+    occupant=st.none() | OCCUPANTS,
 )
 SLOW = settings(max_examples=15)
 

@@ -131,6 +131,9 @@ def test_one_that_the_yaml_has_lost_is_counted_as_long_as_it_runs(workplace: Wor
     found = residency(place)
     assert found["departed"] == {"a": {"model": "a", "state": "ready", "in_flight": 0, "held": {"gpu0": 30 * GIB}}}
     assert found["places"]["gpu0"]["free"] == 2 * GIB
+    assert place.do("restart", names=["frontend"], wait=True)[0] == 0
+    assert residency(place)["departed"] == found["departed"]
+    assert residency(place)["places"] == found["places"]
     metrics = httpx2.get(f"{place.url}/metrics", trust_env=False).text
     assert 'torpor_memory_held_bytes{instance="a",model="a",place="gpu0",state="ready"}' in metrics
     assert "kvcached-a is not in the YAML any more and was left alone: --stop a" in place.do("status")[1]

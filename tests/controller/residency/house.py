@@ -43,7 +43,7 @@ from controller.residency.arbiter import Arbiter, arbitrated
 from controller.residency.footprint import Footprint
 from controller.residency.memory import HOST, NOTHING
 from controller.residency.seniority import recall
-from controller.service import Company
+from controller.service import Company, count_lost
 from controller.supervisor.supervisor import Supervisor
 from router.auth.guard import Key
 from router.lifespan import Live
@@ -55,7 +55,7 @@ from state.sleep_marks import Phase, SleepMark
 from tests.controller.fleet.stage import FakeMarks, Steps
 from tests.controller.residency.client import Client
 from tests.controller.residency.tenant_engine import NextGateway, NoOrigin, TenantEngine, TenantOrigin
-from tests.controller.residency.yard import LAUNCHER, NextDoor, NoLaunches, Yard, YardKeeper, YardLauncher, units_of
+from tests.controller.residency.yard import LAUNCHER, NextDoor, Yard, YardKeeper, YardLauncher, units_of
 
 SETTLES = 200
 """Rounds in which whatever can happen at once has happened."""
@@ -291,9 +291,10 @@ class House:
         """As ``controller.service`` and ``router.lifespan`` put it together."""
 
         clock = self.loop.time
-        fleet = Fleet(config, self._connect, self.marks, NoLaunches(), clock, clock)
+        fleet = Fleet(config, self._connect, self.marks, self.yard.records, clock, clock)
         fleet.has_predecessor = bool(self.busy)
         keeper = YardKeeper(fleet, self.yard)
+        await count_lost(fleet, await keeper.processes(), self.yard.records, self.marks, {})
         fleet.put_in_keeping(keeper)
         fleet.guard(self._dress)
         supervisor = Supervisor(fleet, keeper, self.yard.wishes)
@@ -440,6 +441,7 @@ class House:
         assert not self.wrong, self.wrong[0]
         for name, engine in self.engines.items():
             assert engine.wrong == [], (name, engine.steps.happened[-9:], self.told[-12:])
+            assert name in self.arbiter.holders or not self.yard.runs(name), f"nobody counts {name}"
         flying = [client.instance for client in self.clients if client.phase == "in flight"]
         miscounted = {one.name: one.in_flight for one in self.instances if one.in_flight != flying.count(one)}
         assert not miscounted, miscounted

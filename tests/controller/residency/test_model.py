@@ -203,10 +203,14 @@ class Fleet(RuleBasedStateMachine):
         if asked := self.house.by_hand:
             self.house.lose_interest(asked[number % len(asked)])
 
-    @rule()
-    def restart(self) -> None:
+    @rule(other=st.booleans())
+    def restart(self, other: bool) -> None:
+        """``other``: with the YAML as it is to be."""
         self.house.close()
+        if other:
+            self.house.write()
         self.house.open()
+        self._set_pace()
 
     @rule()
     @precondition(lambda self: len(self.house.elders) < 3)

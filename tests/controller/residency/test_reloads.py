@@ -255,10 +255,21 @@ def test_a_gateway_that_is_taken_over_from_meanwhile_changes_nothing(build: Buil
 
 
 @pytest.mark.parametrize("slept", [False, True])
-def test_one_that_is_gone_holds_its_memory_as_long_as_its_process_runs(build: Build, slept: bool) -> None:
-    """That a reload by itself does not end. Who wants its memory waits until somebody has ended it."""
+@pytest.mark.parametrize("how", ["reload", "restart", "take over"])
+def test_one_that_is_gone_holds_its_memory_as_long_as_its_process_runs(build: Build, slept: bool, how: str) -> None:
+    """That a reload by itself does not end, nor a gateway that never had it. Who wants its memory waits until somebody
+    has ended it.
+    """
     house = build([tenant("a", 60), launched(1, "b", 60)], {0: 100}, asleep=["a", "b"][: 1 + slept])
-    entries = take_out(house, "b")
+    entries = {"b": house.tenants.pop("b")}
+    house.write()
+    if how == "reload":
+        house.apply()
+    elif how == "restart":
+        house.close()
+        house.open()
+    else:
+        house.succeed()
     house.loop.pass_time(5)
     assert house.arbiter.books().held["b"]["gpu0"] == (1 if slept else 60) * GIB
     waiting = house.ask("a", lasts=0.1)

@@ -21,6 +21,7 @@ from controller.launch.tmux import Pane
 from controller.launch.unit import Start, Unit, engine_unit
 from controller.reload.rollout import Steps
 from controller.residency.arbiter import Arbiter
+from controller.residency.occupancy import occupant_of
 from controller.residency.tenants import footprint_of
 from controller.supervisor.keeper import LaunchKeeper
 from router.errors import GatewayError
@@ -32,11 +33,14 @@ from tests.controller.residency.tenant_engine import TenantEngine
 LAUNCHER = "the launcher"
 
 
-class NoLaunches(Launches):
-    def __init__(self) -> None: ...
+class Records(Launches):
+    """Launches in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Launch] = {}
 
     async def all(self) -> Mapping[str, Launch]:
-        return {}
+        return dict(self.kept)
 
 
 class Wishes(DesiredStates):
@@ -68,6 +72,7 @@ class Yard:
         self.engines = engines
         self.launched: dict[str, str] = {}
         self.starts: dict[str, Start] = {}
+        self.records = Records()
         self.wishes = Wishes()
         self.alone = asyncio.Lock()
         self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -77,7 +82,11 @@ class Yard:
         if not engine.runs:
             engine.launch()
             self.starts.pop(unit.name, None)
-        self.starts.setdefault(unit.name, unit.record)
+        if unit.name not in self.starts:
+            assert unit.instance is not None
+            occupant = occupant_of(unit.instance)
+            launch = Launch(unit.name, unit.session, engine.process, *unit.record, engine.clock(), occupant)
+            self.starts[unit.name], self.records.kept[unit.name] = unit.record, launch
         self.launched[unit.name] = engine.process
 
     async def stop(self, name: str) -> None:
@@ -86,6 +95,7 @@ class Yard:
         engine.end()
         self.launched.pop(name, None)
         self.starts.pop(name, None)
+        self.records.kept.pop(name, None)
 
     def runs(self, name: str) -> bool | None:
         if name not in self.launched:
@@ -95,8 +105,8 @@ class Yard:
 
     def rest(self, config: Config, name: str) -> Rest | None:
         instance = next(one for one in config.instances if one.name == name)
-        record = Launch(name, "", self.launched[name], [], {}, 0.0) if name in self.launched else None
-        return None if self.runs(name) else plan.rest(instance, record, self.wishes.kept.get(name))
+        record, desired = self.records.kept.get(name), self.wishes.kept.get(name)
+        return None if self.runs(name) else plan.rest(instance, record, desired)
 
     def steps(self, config: Config, units: Sequence[Unit]) -> Steps:
         """What ``launch.py --reload`` would do."""
