@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 BUSY_MILLISECONDS = 10_000
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the file is there: who starts something else meanwhile would begin with a new one."""
 
 
 class StateError(Exception):
@@ -82,7 +85,7 @@ async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
     shown = parsed.render_as_string(hide_password=True)
     file = _file_of(parsed)
     try:
-        engine = create_async_engine(asynchronous) if file is None else StateFile(file).engine(asynchronous)
+        engine = create_async_engine(asynchronous) if file is None else file.engine(asynchronous)
     except ModuleNotFoundError as missing:
         raise StateError(f"{shown} needs the package {missing.name}: pip install {missing.name}") from None
     except SQLAlchemyError as unknown:
@@ -92,23 +95,46 @@ async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         try:
             if file is not None:
-                sqlite3.connect(file).close()  # aiosqlite's thread outlives a file it cannot open
+                sqlite3.connect(file.path).close()  # aiosqlite's thread outlives a file it cannot open
             async with engine.begin() as connection:
                 await connection.run_sync(migrate, shown)
         except (SQLAlchemyError, sqlite3.Error, OSError) as broken:
             raise StateError(f"cannot use the state database {shown}: {_reason(broken)}") from broken
-        yield engine
-        async with reading(engine):
-            pass  # so that a file that was deleted since the last time is there again
+        async with _kept(engine, file):
+            yield engine
     finally:
         await engine.dispose()
 
 
-def _file_of(url: URL) -> Path | None:
+@asynccontextmanager
+async def _kept(engine: AsyncEngine, file: StateFile | None) -> AsyncIterator[None]:
+    """While open, and once more at the end: a ``file`` that is gone is used, by which it is there again."""
+
+    async def look() -> None:
+        if file is not None and file.is_gone:
+            with suppress(StateError):  # whoever uses it next is told
+                async with reading(engine):
+                    pass
+
+    async def keep_looking() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await look()
+
+    looking = asyncio.create_task(keep_looking(), name="looking for the state database")
+    try:
+        yield
+        await look()
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+def _file_of(url: URL) -> StateFile | None:
     """Of an SQLite database; None of one in memory, and where the address says more than that."""
     if not url.drivername.startswith("sqlite") or url.query or url.database in (None, "", ":memory:"):
         return None
-    return Path(str(url.database))
+    return StateFile(Path(str(url.database)))
 
 
 def _reason(error: Exception) -> str:

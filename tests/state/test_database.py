@@ -171,6 +171,19 @@ async def test_one_that_is_deleted_in_use_is_written_again(
             assert (await connection.execute(text("PRAGMA integrity_check"))).scalar() == "ok"
 
 
+async def test_one_that_nobody_uses_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that is started meanwhile finds it."""
+    monkeypatch.setattr("state.database.LOOK_SECONDS", 0.01)
+    file = tmp_path / "s.db"
+    async with open_database(f"sqlite:///{file}"):
+        file.unlink()
+        async with asyncio.timeout(10):
+            while not names_in(tmp_path):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with open_database(f"sqlite:///{file}") as next_one:
+            assert await SleepMarks(next_one).all() == {}
+
+
 async def test_one_that_was_put_in_its_place_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Made by a launcher, say, that has found none."""
     url = f"sqlite:///{tmp_path}/s.db"
