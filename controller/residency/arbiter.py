@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
 
 from controller.config.model import Config
 from controller.fleet.errors import DeadlinePassed, FleetError, NoRoom, NotPossible
 from controller.fleet.fleet import Fleet
-from controller.fleet.instance import EVICTED, NOT_NEEDED, Instance
+from controller.fleet.instance import Instance
 from controller.fleet.journal import Happened
 from controller.fleet.state import State
 from controller.fleet.transitions import Transitions
 from controller.fleet.waker import REQUEST
 from controller.residency import crowding, rivals, tenants
 from controller.residency.books import Books
-from controller.residency.decision import NEVER, Admit, Evict, Refuse, Resident, Rules, Step, Wait, Wish, decide
+from controller.residency.decision import NEVER, Resident, Rules, Wish, decide
 from controller.residency.ledger import Ledger
 from controller.residency.line import Line, Waiting
 from controller.residency.memory import NOTHING, Memory
+from controller.residency.moves import Moves
 from controller.residency.seniority import ALL_NEW, Seniority
-from state.database import StateError
-
-log = logging.getLogger(__name__)
-
-LINGER_SECONDS = 2.0
-"""How long an idle engine may take to notice that it is idle, before somebody else is asked to leave."""
-
-SPARED_SECONDS = 0.5
-"""How long one that could not leave is left in peace; after a drain in vain, for as long as that took."""
+from controller.residency.sleepers import Sleeper
+from controller.residency.steps import Admit, Evict, Refuse, Sink, Step, Wait
 
 SUM_SECONDS = 1.0
 """How long it may be overlooked, while nobody waits, that more is awake than should be."""
@@ -62,11 +55,8 @@ class Arbiter:
         self._seniority = seniority
         self._line = Line()
         self._ledger = Ledger()
-        self._granted: set[str] = set()
-        self._leaving: dict[str, Evict] = {}
-        self._spared: dict[str, float] = {}
+        self._moves = Moves(fleet, self._is_wanted, self.look_soon)
         self._refused: dict[str, tuple[str, float]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._later: asyncio.TimerHandle | None = None
@@ -88,9 +78,7 @@ class Arbiter:
         for handle in (self._due, self._timer, self._later):
             if handle is not None:
                 handle.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._moves.aclose()
 
     # -- what is asked of it -------------------------------------------------------------------------------------
 
@@ -107,7 +95,7 @@ class Arbiter:
 
     def unwant(self, model: str) -> None:
         self._line.forget(model, REQUEST)
-        self._call_off()
+        self._moves.call_off()
         self.look_soon()
 
     def help(self, due: Sequence[Instance], cause: str) -> bool:
@@ -140,11 +128,11 @@ class Arbiter:
             entry.askers -= 1
             if not entry.askers:
                 self._line.leave(entry)
-            self._call_off()
+            self._moves.call_off()
             self.look_soon()
 
     def renewed(self) -> None:
-        self._call_off()
+        self._moves.call_off()
         self.look_soon()
 
     def sleep_level(self, instance: Instance) -> int:
@@ -164,12 +152,12 @@ class Arbiter:
 
     @property
     def leaving(self) -> frozenset[str]:
-        return frozenset(self._leaving)
+        return frozenset(self._moves.leaving)
 
     def books(self) -> Books:
         instances = self.holders
         capacity = tenants.capacity(instances.values(), self.config.capacity, self._measured)
-        return self._ledger.books(instances, capacity, self._granted)
+        return self._ledger.books(instances, capacity, self._moves.granted)
 
     @property
     def holders(self) -> Mapping[str, Instance]:
@@ -205,10 +193,11 @@ class Arbiter:
         books = self.books()
         if not asked and not books.is_overdrawn and not rivals.clash(self._fleet):
             return
-        outcome = decide(books, self._residents(asked), asked, self._rules())
+        residents = self._residents(asked)
+        outcome = decide(books, residents, asked, self._rules(), self._sleepers(residents))
         for step in outcome.steps:
             self._act(step, wishes)
-        again = min(outcome.again, *(until - self._now() for until in self._spared.values()), NEVER)
+        again = min(outcome.again, *(until - self._now() for until in self._moves.spared.values()), NEVER)
         if again < NEVER:
             self._timer = asyncio.get_running_loop().call_later(max(again, 0.01), self._look)
 
@@ -225,7 +214,7 @@ class Arbiter:
         return wishes, asked
 
     def _is_served(self, entry: Waiting) -> bool:
-        return any((one.state in AT_WORK and not one.firm) or one.name in self._granted for one in entry.among)
+        return any((one.state in AT_WORK and not one.firm) or one.name in self._moves.granted for one in entry.among)
 
     def _wish(self, entry: Waiting) -> Wish | None:
         now = self._now()
@@ -239,22 +228,37 @@ class Arbiter:
         return Wish(entry.model, needs, now - entry.since) if needs else None
 
     def _residents(self, wishes: Sequence[Wish]) -> list[Resident]:
-        now = self._now()
         wished = {name for wish in wishes for name in wish.needs}
-        self._spared = {name: until for name, until in self._spared.items() if until > now}
+        self._moves.forgive()
+        granted, leaving = self._moves.granted, self._moves.leaving
         waited_for = {model for model, replicas in self._fleet.models.items() if replicas.waiting}
         return [
             tenants.resident(
                 one,
                 self.config,
                 waited_for=one.config.model in waited_for,
-                leaving=self._leaving[one.name].level if one.name in self._leaving else None,
-                granted=one.name in self._granted,
-                spared=self._fleet.has_predecessor or one.name in self._spared,
+                leaving=leaving[one.name].level if one.name in leaving else None,
+                granted=one.name in granted,
+                spared=self._is_spared(one),
             )
             for one in self.holders.values()
-            if one.engine_state not in ASIDE or one.name in self._granted or one.name in wished
+            if one.engine_state not in ASIDE or one.name in granted or one.name in wished
         ]
+
+    def _sleepers(self, residents: Sequence[Resident]) -> list[Sleeper]:
+        """Who may sink for others. That is asked only where somebody is who cannot leave without."""
+        if not any(one.awake and one.keeps_weights for one in residents):
+            return []
+        return crowding.sleepers(
+            one
+            for model, replicas in self._fleet.models.items()
+            if not replicas.waiting and not self.config.settings_of(model).pinned
+            for one in replicas.instances
+            if one.state is State.ASLEEP and not self._is_spared(one)
+        )
+
+    def _is_spared(self, instance: Instance) -> bool:
+        return self._fleet.has_predecessor or instance.name in self._moves.spared
 
     def _rules(self) -> Rules:
         settings = self.config.residency
@@ -269,8 +273,9 @@ class Arbiter:
 
     def _act(self, step: Step, wishes: dict[str, Waiting]) -> None:
         if isinstance(step, Evict):
-            self._leaving[step.name] = step
-            self._begin(self._evict(step, self._fleet.transitions[step.name]))
+            self._moves.evict(step)
+        elif isinstance(step, Sink):
+            self._moves.sink(step)
         entry = wishes.get(step.model)
         if entry is None:
             return
@@ -282,9 +287,14 @@ class Arbiter:
         elif isinstance(step, Refuse):
             self._refuse(entry, step.reason)
         elif isinstance(step, Wait):
-            if not entry.why:  # told once: what it waits for changes with every step of the others
-                self._fleet.journal.tell(Happened.WAITS, entry.model, cause=entry.cause, detail=step.cause)
-            entry.why, entry.until = step.cause, self._now() + step.seconds
+            self._wait(entry, step.cause, step.seconds)
+        elif isinstance(step, Sink):
+            self._wait(entry, step.cause)
+
+    def _wait(self, entry: Waiting, cause: str, seconds: float = 0.0) -> None:
+        if not entry.why:  # told once: what it waits for changes with every step of the others
+            self._fleet.journal.tell(Happened.WAITS, entry.model, cause=entry.cause, detail=cause)
+        entry.why, entry.until = cause, self._now() + seconds
 
     def _answer(self) -> None:
         """Tell who waits for just one instance, and not for our wake, what has become of it meanwhile."""
@@ -292,7 +302,7 @@ class Arbiter:
             if entry.outcome is None:
                 continue
             one = entry.among[0]
-            if one.name in self._granted:
+            if one.name in self._moves.granted:
                 continue
             if one.state is State.READY:
                 self._tell(entry, None)
@@ -320,44 +330,8 @@ class Arbiter:
         self._fleet.models[entry.model].notify()
 
     def _grant(self, instance: Instance, cause: str, entry: Waiting | None) -> None:
-        self._granted.add(instance.name)
-        self._begin(self._wake(self._fleet.transitions[instance.name], cause, entry))
-
-    async def _wake(self, transitions: Transitions, cause: str, entry: Waiting | None) -> None:
-        failure: FleetError | None = None
-        try:
-            await transitions.wake(cause)
-        except FleetError as refused:
-            failure = refused
-            log.warning("%s", refused)
-        finally:
-            self._granted.discard(transitions.instance.name)
-            self.look_soon()
-        if entry is not None and entry.outcome is not None:
-            self._tell(entry, failure)
-
-    async def _evict(self, step: Evict, transitions: Transitions) -> None:
-        instance = transitions.instance
-        patience = instance.config.sleep.drain_timeout_seconds if step.firmly else LINGER_SECONDS
-        began = self._now()
-        instance.tell(Happened.EVICTED, cause=step.cause, level=step.level)
-        try:
-            await transitions.sleep(
-                EVICTED, patience, step.level, wanted=lambda: self._still(step, instance), firm=step.firmly
-            )
-        except (FleetError, StateError) as refused:
-            log.info("%s did not leave (%s): %s", instance.name, step.cause, refused)
-        finally:
-            if instance.state is State.READY:
-                self._spared[step.name] = self._now() + max(SPARED_SECONDS, self._now() - began)
-            self._leaving.pop(step.name, None)
-            self.look_soon()
-
-    def _still(self, step: Evict, instance: Instance) -> bool:
-        """Whether it is still to leave, as the turn comes to it."""
-        if self._fleet.instances.get(step.name) is not instance or not self._is_wanted(step):
-            return False
-        return step.firmly or (instance.in_flight == 0 and self._fleet.models[instance.config.model].waiting == 0)
+        told = partial(self._tell, entry) if entry is not None and entry.outcome is not None else None
+        self._moves.wake(instance.name, cause, told)
 
     def _is_wanted(self, step: Evict) -> bool:
         if step.rival:
@@ -366,22 +340,6 @@ class Arbiter:
         if not step.model:
             return self.books().is_overdrawn
         return any(entry.model == step.model for entry in self._line.entries)
-
-    def _call_off(self) -> None:
-        """Whoever was to leave for a model that nobody waits for any more stays, if its engine has not been told."""
-        for name, step in self._leaving.items():
-            if name in self._fleet.instances and not self._is_wanted(step):
-                self._fleet.instances[name].call_off(NOT_NEEDED)
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (broken := task.exception()) is not None:
-            log.error("a wake or an eviction broke", exc_info=broken)
 
     def _now(self) -> float:
         return self._fleet.clock()

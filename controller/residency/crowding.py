@@ -5,24 +5,15 @@ Of those asleep there it is the least recently used.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from controller.fleet.errors import NoHostMemory
 from controller.fleet.instance import Instance
 from controller.fleet.state import State
 from controller.residency.books import Books, level_that_fits
-from controller.residency.memory import NOTHING, Memory, gib, lacks, minus, total
+from controller.residency.memory import NOTHING, Memory, gib, lacks, minus
+from controller.residency.sleepers import Sleeper, first_to_sink
 from controller.residency.tenants import footprint_of, levels
-
-
-@dataclass(frozen=True, slots=True)
-class Sleeper:
-    """``frees``: what it would give back one level down. ``used_at``: on any clock that all share."""
-
-    name: str
-    frees: Memory
-    used_at: float
 
 
 def level_of(instance: Instance, books: Books) -> int:
@@ -37,21 +28,16 @@ def level_of(instance: Instance, books: Books) -> int:
     raise NoHostMemory(f"{instance.name!r} cannot sleep now: it would take {short} more than there is")
 
 
-def in_the_way(instance: Instance, books: Books, others: Collection[Instance]) -> str | None:
+def in_the_way(instance: Instance, books: Books, others: Iterable[Instance]) -> str | None:
     """Who should sink one level, so that ``instance`` can sleep at the one that is wished for."""
     missing = _missing(instance, books)
-    return first_to_sink(missing, instance.used_at, [_sleeper(one) for one in others]) if missing else None
+    first = first_to_sink(missing, instance.used_at, sleepers(others)) if missing else None
+    return first.name if first else None
 
 
-def first_to_sink(missing: Memory, used_at: float, sleepers: Sequence[Sleeper]) -> str | None:
-    """Who makes way for one last used at ``used_at``; None if all that were used before it are not enough."""
-    before = [
-        one for one in sleepers if one.used_at < used_at and any(one.frees.get(place, 0) > 0 for place in missing)
-    ]
-    freed = total(one.frees for one in before)
-    if any(freed.get(place, 0) < size for place, size in missing.items()):
-        return None
-    return min(before, key=lambda one: one.used_at).name
+def sleepers(instances: Iterable[Instance]) -> list[Sleeper]:
+    """Those of them that sleep, and could deeper."""
+    return [sleeper for one in instances if (sleeper := _sleeper(one)) is not None]
 
 
 def _missing(instance: Instance, books: Books) -> Memory:
@@ -59,10 +45,17 @@ def _missing(instance: Instance, books: Books) -> Memory:
     return lacks(minus(wished, books.held[instance.name]), books.free)
 
 
-def _sleeper(instance: Instance) -> Sleeper:
-    """One that does not sleep frees nothing, nor does one whose engine knows no deeper level."""
+def _sleeper(instance: Instance) -> Sleeper | None:
     deeper = [level for level in instance.engine.capabilities.levels if level > instance.level]
     if instance.state is not State.ASLEEP or not deeper:
-        return Sleeper(instance.name, NOTHING, instance.used_at)
-    footprint = footprint_of(instance)
-    return Sleeper(instance.name, minus(footprint.at(instance.level), footprint.at(deeper[0])), instance.used_at)
+        return None
+    footprint, level = footprint_of(instance), deeper[0]
+    held = footprint.at(instance.level)
+    return Sleeper(
+        name=instance.name,
+        model=instance.config.model,
+        frees=minus(held, footprint.at(level)),
+        needs={place: size for place, size in minus(footprint.awake, held).items() if size > 0},
+        level=level,
+        used_at=instance.used_at,
+    )

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 from controller.residency.books import Books, level_that_fits
-from controller.residency.memory import Memory, gib, lacks, minus, total
+from controller.residency.memory import HOST, Memory, gib, lacks, minus, total
+from controller.residency.sleepers import Sleeper, first_to_sink
+from controller.residency.steps import Admit, Evict, Refuse, Sink, Step, Wait
 from controller.residency.victims import Candidate, choose, helps
 
 NEVER = float("inf")
@@ -53,6 +56,11 @@ class Resident:
     priority: int = 0
     departed: bool = False
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether it can only sleep with them in the host."""
+        return bool(self.asleep) and all(amount.get(HOST, 0) > 0 for amount in self.asleep.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -64,55 +72,6 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Admit:
-    """Wake ``name``: its memory is there."""
-
-    model: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Evict:
-    """Put ``name`` to sleep at ``level`` for ``model``. ``firmly``: a request for it does not call that off.
-
-    ``model`` is empty where nobody waits, as when engines were woken by hand: then it is because of ``rival``, which is
-    awake and may not be with it, or because more is held than there is.
-    """
-
-    name: str
-    level: int
-    model: str
-    firmly: bool
-    rival: str = ""
-
-    @property
-    def cause(self) -> str:
-        if self.rival:
-            return f"{self.rival} is awake, and one of them may be"
-        return self.model or "more is held than there is"
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """It can never be. ``reason``: the arithmetic."""
-
-    model: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """``cause``: what for. ``seconds``: until time alone helps it, as far as is known."""
-
-    model: str
-    cause: str
-    seconds: float = 0.0
-
-
-Step = Admit | Evict | Refuse | Wait
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """``again``: seconds until time alone may change it."""
 
@@ -120,9 +79,18 @@ class Outcome:
     again: float = NEVER
 
 
-def decide(books: Books, residents: Sequence[Resident], wishes: Sequence[Wish], rules: Rules) -> Outcome:
-    """``wishes``: first come first. ``residents``: all that are awake or may be, and the wished-for."""
-    room = _Room(books, residents, rules)
+def decide(
+    books: Books,
+    residents: Sequence[Resident],
+    wishes: Sequence[Wish],
+    rules: Rules,
+    sleepers: Sequence[Sleeper] = (),
+) -> Outcome:
+    """``wishes``: first come first. ``residents``: all that are awake or may be, and the wished-for.
+
+    ``sleepers``: those that may be told to drop their weights.
+    """
+    room = _Room(books, residents, rules, sleepers)
     steps: list[Step] = [*room.part(), *room.relieve()]
     for wish in wishes:
         steps += room.serve(wish)
@@ -132,9 +100,10 @@ def decide(books: Books, residents: Sequence[Resident], wishes: Sequence[Wish], 
 class _Room:
     """What is left for those who come later in the line."""
 
-    def __init__(self, books: Books, residents: Sequence[Resident], rules: Rules) -> None:
+    def __init__(self, books: Books, residents: Sequence[Resident], rules: Rules, sleepers: Sequence[Sleeper]) -> None:
         self._books = books
         self._rules = rules
+        self._sleepers = sleepers
         self._residents = {one.name: one for one in residents}
         self._free = books.free
         self._coming: dict[str, int] = {}
@@ -177,16 +146,17 @@ class _Room:
                 self._take(wish, name)
                 return [Admit(wish.model, name)]
         self._ripe, self._crowded = NEVER, False
-        plans = [(plan, name) for name in possible if (plan := self._plan(wish, name, busy=False)) is not None]
+        best = self._best(wish, possible, busy=False)
         aged = wish.waits >= self._rules.max_wait_seconds
-        if not plans and aged:
-            plans = [(plan, name) for name in possible if (plan := self._plan(wish, name, busy=True)) is not None]
-        elif not plans:
+        if best is None and aged:
+            best = self._best(wish, possible, busy=True)
+        elif best is None:
             self.again = min(self.again, self._rules.max_wait_seconds - wish.waits)
-        if not plans:
+        if best is None:
+            sinking = self._sink(wish, possible, busy=aged) if self._crowded else []
             self._take(wish, possible[0])
-            return [self._wait(wish)]
-        victims, name = min(plans, key=lambda plan: sum(_worth(one) for one in plan[0]))
+            return [*sinking] or [self._wait(wish)]
+        victims, name = best
         steps = [self._evict(one, wish.model, firmly=aged) for one in victims]
         self._take(wish, name)
         return [*steps] or [self._wait(wish)]
@@ -224,6 +194,11 @@ class _Room:
         self._leaving.add(one.name)
 
     # -- who leaves ----------------------------------------------------------------------------------------------
+
+    def _best(self, wish: Wish, possible: Sequence[str], *, busy: bool) -> tuple[list[Resident], str] | None:
+        """Who leaves, and for which replica, where that costs least."""
+        plans = [(plan, name) for name in possible if (plan := self._plan(wish, name, busy=busy)) is not None]
+        return min(plans, key=lambda plan: sum(_worth(one) for one in plan[0]), default=None)
 
     def _plan(self, wish: Wish, name: str, *, busy: bool) -> list[Resident] | None:
         """Who leaves for it beyond those on their way; None when that is not possible now."""
@@ -284,6 +259,37 @@ class _Room:
     def _level(self, one: Resident, free: Memory) -> int | None:
         """The preferred level, or the next one down if its memory in the host is not there; None if no level's is."""
         return level_that_fits(one.asleep, self._books.held[one.name], free)
+
+    # -- who drops weights ---------------------------------------------------------------------------------------
+
+    def _sink(self, wish: Wish, possible: Sequence[str], *, busy: bool) -> list[Sink]:
+        """Those used least recently, if with their room in the host there is a plan. Each needs room to wake for it."""
+        roomier = copy(self)
+        frees = sum(one.frees.get(HOST, 0) for one in self._sleepers if self._may_sink(one))
+        roomier._free = {**self._free, HOST: self._free.get(HOST, 0) + self._coming.get(HOST, 0) + frees}
+        best = roomier._best(wish, possible, busy=busy)
+        short = self._short(best[0]) if best is not None else 0
+        steps = []
+        while short > 0:
+            first = first_to_sink({HOST: short}, NEVER, [one for one in self._sleepers if self._may_sink(one)])
+            if first is None:
+                break
+            short -= first.frees[HOST]
+            self._free, self._coming = _less(self._free, first.needs), total((self._coming, first.needs, first.frees))
+            self._residents[first.name] = Resident(first.name, first.model, settled=False)
+            steps.append(Sink(first.name, first.level, wish.model))
+        return steps
+
+    def _may_sink(self, one: Sleeper) -> bool:
+        return one.name not in self._residents and not self._rivals(one.model) and not lacks(one.needs, self._free)
+
+    def _short(self, leaving: Sequence[Resident]) -> int:
+        """What the host has too little for those, beyond what is coming."""
+        free = self._free
+        for one in leaving:
+            level = self._level(one, free) or max(one.asleep)
+            free = _less(free, minus(one.asleep[level], self._books.held[one.name]))
+        return -free.get(HOST, 0) - self._coming.get(HOST, 0)
 
     # -- what can never be ---------------------------------------------------------------------------------------
 

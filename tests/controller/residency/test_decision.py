@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.residency.books import Books
-from controller.residency.decision import Admit, Evict, Outcome, Refuse, Resident, Rules, Wait, Wish, decide
+from controller.residency.decision import Outcome, Resident, Rules, Wish, decide
 from controller.residency.memory import GIB, Memory
+from controller.residency.sleepers import Sleeper
+from controller.residency.steps import Admit, Evict, Refuse, Sink, Wait
 
 G = GIB
 
@@ -156,6 +158,89 @@ def test_who_could_sleep_nowhere_stays_awake_though_more_is_held_than_there_is()
     assert isinstance(step, Wait)
 
 
+KEPT = {1: gpu(1) | {"host": 30 * G}}
+FULL = {"host": 40 * G} | gpu(80) | gpu(80, "gpu1")
+
+
+def sleeper(name: str, *, frees: int = 30, used_at: float = 0.0, needs: int = 30, place: str = "gpu1") -> Sleeper:
+    return Sleeper(name, {"host": frees * G}, used_at, name, needs=gpu(needs, place))
+
+
+def in_a_full_host(
+    sleepers: list[Sleeper], *residents: tuple[Resident, Memory], waits: float = 0.0, **rules: object
+) -> Outcome:
+    """``light`` has to leave for ``c``, and to keep its weights. Its GPU has room for 19 more, the other for 80."""
+    there = residents or (awake("light", 60, asleep=KEPT),)
+    held = {one.name: held for one, held in (*there, asleep("c"))}
+    books = Books.of(FULL, {**held, **{one.name: one.frees for one in sleepers}})
+    everybody = [*(one for one, _ in there), asleep("c")[0]]
+    return decide(books, everybody, [wish("c", 60, waits=waits)], Rules(**rules), sleepers)  # type: ignore[arg-type]
+
+
+def test_in_a_full_host_others_drop_their_weights_for_one_that_has_to_keep_its_own() -> None:
+    assert in_a_full_host([sleeper("s")]).steps == (Sink("s", 2, "c"),)
+    assert in_a_full_host([sleeper("s", needs=19, place="gpu0")]).steps == (Sink("s", 2, "c"),)
+
+
+def test_the_least_recently_used_drop_their_weights_and_no_more_of_them_than_have_to() -> None:
+    some = [
+        sleeper("b", frees=12, used_at=2.0),
+        sleeper("a", frees=8, used_at=1.0),
+        sleeper("c3", used_at=3.0, frees=5),
+    ]
+    assert in_a_full_host(some).steps == (Sink("a", 2, "c"), Sink("b", 2, "c"))
+    large = [replace(one, needs=gpu(50, "gpu1")) for one in some]
+    assert in_a_full_host(large).steps == (Sink("a", 2, "c"),), "one after the other"
+
+
+@pytest.mark.parametrize(
+    ("sleepers", "state"),
+    [
+        ([sleeper("s", needs=20, place="gpu0")], {}),  # no room to wake for it
+        ([sleeper("s", frees=10), sleeper("t", frees=9), sleeper("u", frees=15, needs=81)], {}),  # too few
+        ([sleeper("rival")], {}),  # which may not be awake with it
+        ([sleeper("s")], {"asleep": {1: gpu(1) | {"host": 99 * G}}}),  # which is too large in any case
+        ([sleeper("s")], {"idle": False}),
+        ([sleeper("s")], {"pinned": True}),
+    ],
+)
+def test_nobody_drops_weights_for_nothing(sleepers: list[Sleeper], state: dict[str, Any]) -> None:
+    groups = {"rival": frozenset({"light"}), "light": frozenset({"rival"})}
+    outcome = in_a_full_host(sleepers, awake("light", 60, **{"asleep": KEPT, **state}), groups=groups)
+    assert [type(step) for step in outcome.steps] in ([Wait], [Refuse])
+
+
+def test_weights_are_dropped_for_a_busy_one_once_it_is_to_be_drained() -> None:
+    busy = awake("light", 60, asleep=KEPT, idle=False)
+    assert isinstance(in_a_full_host([sleeper("s")], busy, waits=14.0).steps[0], Wait)
+    assert in_a_full_host([sleeper("s")], busy, waits=15.0).steps == (Sink("s", 2, "c"),)
+
+
+def test_who_can_leave_without_leaves_and_weights_stay_where_they_are() -> None:
+    light, other = awake("light", 10, asleep=KEPT, idle_seconds=900.0), awake("other", 60)
+    assert in_a_full_host([sleeper("s")], light, other).steps == (Evict("other", 1, "c", False),)
+
+
+def test_while_weights_are_dropped_for_it_nobody_else_has_to_and_it_is_told() -> None:
+    light, sinking = awake("light", 60, asleep=KEPT), awake("s", 40, "gpu1", leaving=2, settled=False)
+    held = replace(sinking[0], asleep={2: gpu(1, "gpu1")}), gpu(40, "gpu1") | {"host": 30 * G}
+    outcome = in_a_full_host([sleeper("t", frees=1)], light, held)
+    assert outcome.steps == (Wait("c", "room is being made", 0.0),)
+
+
+def test_weights_are_dropped_in_nobody_elses_room() -> None:
+    """Whoever is before it in the line has its memory kept."""
+    light, first = awake("light", 60, asleep=KEPT), awake("busy", 60, "gpu1", idle=False)
+    there = [light, first, asleep("b", "gpu1"), asleep("c"), asleep("d")]
+    books = Books.of(FULL, {one.name: held for one, held in there} | {"s": {"host": 30 * G}})
+    residents, small, large = [one for one, _ in there], [sleeper("s", needs=19)], [sleeper("s", needs=20)]
+    before, after = wish("b", 70, "gpu1"), wish("d", 60)
+    for some, expected in ((small, Sink), (large, Wait)):
+        (step, *_) = decide(books, residents, [wish("c", 60), after], Rules(), some).steps
+        assert isinstance(step, expected)
+        assert isinstance(decide(books, residents, [before, wish("c", 60)], Rules(), some).steps[1], Wait)
+
+
 def test_a_replica_elsewhere_is_woken_if_that_costs_nobody_anything() -> None:
     both = Wish("m", {"m1": gpu(30), "m2": gpu(30, "gpu1")})
     residents = (
@@ -223,20 +308,26 @@ SIZES = st.integers(1, 40)
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[Books, list[Resident], list[Wish], Rules]:
+def situations(draw: st.DrawFn) -> tuple[Books, list[Resident], list[Wish], list[Sleeper]]:
     places = ["gpu0", "gpu1"]
     capacity = {"gpu0": 80, "gpu1": 60, "host": draw(st.integers(0, 120))}
-    residents, held, wishes = [], {}, []
+    residents, held, wishes, sleepers = [], {}, [], []
     free = dict(capacity)
     for number in range(draw(st.integers(1, 7))):
         name, place, size = f"m{number}", draw(st.sampled_from(places)), draw(SIZES)
-        levels: dict[int, Memory] = {1: {place: 1, "host": size}, 2: {place: 1}}
+        deeper: dict[int, Memory] = {} if draw(st.booleans()) else {2: {place: 1}}
+        levels: dict[int, Memory] = {1: {place: 1, "host": size}, **deeper}
         is_awake = draw(st.booleans()) and free[place] >= size + 1
         amount: Memory = {place: size} if is_awake else {place: 1}
         if free[place] < 1:
             continue
         free[place] -= amount[place]
         held[name] = amount
+        if not is_awake and deeper and free["host"] >= size and draw(st.booleans()):
+            free["host"] -= size
+            held[name] = levels[1]
+            sleepers.append(Sleeper(name, {"host": size}, draw(st.floats(0, 100)), name, needs={place: size - 1}))
+            continue
         residents.append(
             Resident(
                 name,
@@ -253,15 +344,16 @@ def situations(draw: st.DrawFn) -> tuple[Books, list[Resident], list[Wish], Rule
         )
         if not is_awake and draw(st.booleans()):
             wishes.append(Wish(name, {name: {place: size}}, draw(st.floats(0, 30))))
-    return Books.of(capacity, held), residents, wishes, Rules()
+    return Books.of(capacity, held), residents, wishes, sleepers
 
 
 @given(situations())
 def test_whatever_the_situation_nothing_is_promised_twice_and_nobody_leaves_who_may_not(
-    found: tuple[Books, list[Resident], list[Wish], Rules],
+    found: tuple[Books, list[Resident], list[Wish], list[Sleeper]],
 ) -> None:
-    books, residents, wishes, rules = found
-    outcome = decide(books, residents, wishes, rules)
+    books, residents, wishes, sleepers = found
+    rules, asleep = Rules(), {one.name: one for one in sleepers}
+    outcome = decide(books, residents, wishes, rules, sleepers)
     by_name = {one.name: one for one in residents}
     needs = {wish.model: wish for wish in wishes}
     free = books.free
@@ -276,6 +368,9 @@ def test_whatever_the_situation_nothing_is_promised_twice_and_nobody_leaves_who_
             assert one.idle or aged
             assert step.firmly == aged
             free["host"] -= one.asleep[step.level].get("host", 0)
+        elif isinstance(step, Sink):
+            for place, size in asleep.pop(step.name).needs.items():
+                free[place] -= size
     assert all(size >= 0 for place, size in free.items() if place != "host" or books.free["host"] >= 0)
     assert {step.model for step in outcome.steps} == set(needs)
     evicted = [step.name for step in outcome.steps if isinstance(step, Evict)]

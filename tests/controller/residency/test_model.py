@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from controller.fleet.errors import FleetError
-from controller.fleet.instance import EVICTED
+from controller.fleet.instance import EVICTED, Instance
 from controller.fleet.state import State
 from controller.launch.gateway import GatewayRefused
-from controller.residency.memory import HOST, total
+from controller.residency.memory import HOST, lacks, minus, total
 from controller.supervisor.supervisor import RESTART
 from router.errors import GatewayError
 from tests.controller.fleet.stage import Held
@@ -99,6 +99,7 @@ class Fleet(RuleBasedStateMachine):
         exclusive=st.booleans(),
         silent=st.sets(st.integers(0, 5)),
         light=st.sets(st.integers(0, 5), max_size=2),
+        cramped=st.booleans(),
         lasts=st.lists(SECONDS, min_size=4, max_size=4),
         ladder=st.sampled_from(LADDERS),
     )
@@ -113,6 +114,7 @@ class Fleet(RuleBasedStateMachine):
         exclusive: bool,
         silent: set[int],
         light: set[int],
+        cramped: bool,
         lasts: list[float],
         ladder: dict[str, Any],
     ) -> None:
@@ -127,8 +129,10 @@ class Fleet(RuleBasedStateMachine):
             more["groups"] = {"either": {"members": ["m0", "m1"], "exclusive": True}}
         quiet = [name for number, name in enumerate(names) if number in silent]
         never_deep = [name for number, name in enumerate(names) if number in light]
+        if cramped:  # the weights of one of them fit in the host, and one cannot leave without its own
+            some, host, never_deep = [tenant("deep", 50, gpus=[1]), tenant("light", 50), *some], 60, ["light"]
         first = [one for one in some if one["name"] not in names[2 : 2 + later]]
-        asleep = [one["name"] for one in first if one["name"] in names]
+        asleep = [one["name"] for one in first if one["name"] in (*names, "deep")]
         self.out = {one["name"]: one for one in some if one not in first}
         self.lasts = lasts
         self.house = House(first, CAPACITY, host=host, silent=quiet, light=never_deep, asleep=asleep, **more)
@@ -312,6 +316,8 @@ class Fleet(RuleBasedStateMachine):
             self._promises_hold_again()
             self._everybody_has_an_end()
             self._everything_works()
+            if self._is_crowded():
+                self._nobody_sleeps_in_the_way()
         finally:
             self.house.demolish()
 
@@ -400,6 +406,48 @@ class Fleet(RuleBasedStateMachine):
             if any(not of.sleep.wakeup_on_request for of in house.config.instances_of(one.model)):
                 expected |= {"KeptAsleep"}
             assert one.outcome in expected, (one.model, one.reason)
+
+    def _nobody_sleeps_in_the_way(self) -> None:
+        """Models are asked for one after the other. Each is served, if that takes but weights to be dropped.
+
+        Those first that have to find room in the host to leave. The others fall asleep there one after the other.
+        """
+        house = self.house
+        for model in sorted(house.fleet.models, key=lambda model: 2 in self._levels(model)):
+            asked = house.ask(model, 150, lasts=0.1)
+            self._let_pass(lambda asked=asked: bool(asked.outcome))  # type: ignore[misc]
+            house.check()
+            for one in house.fleet.models[model].instances:
+                assert asked.outcome != "DeadlinePassed" or not self._could_fit(one), (one.name, asked.reason)
+                if one.state is State.READY and 2 in one.engine.capabilities.levels:
+                    house.put_to_sleep(one.name)
+            self._let_pass(self._is_over)
+
+    def _levels(self, model: str) -> set[int]:
+        instances = self.house.config.instances_of(model)
+        return {level for one in instances for level in self.house.engines[one.name].capabilities.levels}
+
+    def _could_fit(self, asked: Instance) -> bool:
+        """Once all sleepers have dropped their weights that can, and then all others have fallen asleep."""
+        house, books = self.house, self.house.arbiter.books()
+        free = books.free
+        for name, one in house.fleet.instances.items():
+            figures, held = house.engines[name].footprint, books.held[name]
+            levels = one.engine.capabilities.levels
+            if one is asked or name == "pinned":
+                continue
+            if one.state is State.READY:
+                free = minus(free, minus(figures.at(levels[-1]), held))
+                continue
+            may_sink = one.state is State.ASLEEP and one.level == 1 and 2 in levels and not self._has_rivals(one)
+            if may_sink and not lacks(minus(figures.awake, held), books.free):
+                free[HOST] += held.get(HOST, 0)
+        more = minus(house.engines[asked.name].footprint.awake, books.held[asked.name])
+        return free[HOST] >= 0 and not lacks(more, free) and not self._has_rivals(asked)
+
+    def _has_rivals(self, instance: Instance) -> bool:
+        """Who sleep, too: simpler, and true enough for what could have been."""
+        return bool(self.house.config.rivals.get(instance.config.model))
 
     def _is_crowded(self) -> bool:
         """Whether some can only sleep with their weights in a host that others may have filled."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.fleet.errors import Busy, CalledOff, DeadlinePassed, NotPossible
-from controller.fleet.instance import EVICTED
+from controller.fleet.instance import DEEPER, EVICTED
 from controller.fleet.journal import Happened
 from controller.fleet.state import Hold, State
 from controller.residency import arbiter
@@ -268,6 +268,83 @@ def test_a_full_host(build: Build) -> None:
     for name in "bcabac":
         assert served(ask_and_wait(house, name))
     assert house.fleet.instances["a"].sleeps[EVICTED] > 0
+
+
+PATIENT = {"min_awake_seconds": 0, "max_wait_seconds": 500}
+
+
+def full_host(build: Build, **more: Any) -> House:
+    """``light`` has to leave for ``cold``, with its weights in the host. There are those of ``far``."""
+    tenants = [tenant("light", 60), tenant("cold", 60), tenant("far", 50, gpus=[1])]
+    there = {"host": 70, "light": ["light"], "asleep": ["far", "cold"], "residency": PATIENT}
+    house = build(tenants, {0: 80, 1: 60}, **{**there, **more})
+    assert [house.fleet.instances[name].level for name in ("far", "cold")] == [1, 2]
+    return house
+
+
+def test_a_full_host_is_left_for_one_that_can_only_keep_its_weights(build: Build) -> None:
+    """At once, and not when time has passed: who sleeps there drops its own first."""
+    house = full_host(build)
+    cold = house.ask("cold", lasts=0.1)
+    pass_and_check(house, 2)
+    assert served(cold)
+    assert [house.fleet.instances[name].level for name in ("light", "far")] == [1, 2]
+    assert [(event.what, event.cause) for event in house.told if event.instance == "far"] == [
+        (Happened.WAKE_BEGAN, DEEPER),
+        (Happened.READY, ""),
+        (Happened.WOKEN, DEEPER),
+        (Happened.SLEPT, DEEPER),
+    ]
+    assert served(*(ask_and_wait(house, name) for name in ("light", "far", "cold")))
+
+
+def test_who_is_asked_for_while_it_drops_its_weights_serves(build: Build) -> None:
+    """Then it holds none in the host either."""
+    house = full_host(build)
+    held = house.engines["far"].hold("wake")
+    cold = house.ask("cold", lasts=0.1)
+    house.settle()
+    assert held.reached.is_set() and house.arbiter.leaving == {"far"}
+    (waits,) = [event.detail for event in house.told if event.what is Happened.WAITS]
+    assert waits == "'far' drops its weights, for the host is full"
+    far = house.ask("far")
+    house.settle()
+    held.go.set()
+    pass_and_check(house, 2)
+    assert (far.phase, cold.outcome, house.state("far")) == ("in flight", "served", State.READY)
+    far.finish()
+
+
+def test_one_that_does_not_wake_to_drop_its_weights_is_left_in_peace(build: Build) -> None:
+    """Ever longer. Who waits is served as soon as it can."""
+    house = full_host(build)
+    house.engines["far"].faults += ["wake refused"] * 3
+    cold = house.ask("cold", lasts=0.1)
+    pass_and_check(house, 6)
+    assert cold.phase == "waiting" and house.awake == {"light"}
+    pass_and_check(house, 4)
+    assert served(cold)
+    tried = [event.time for event in house.told if event.what is Happened.WAKE_BEGAN and event.instance == "far"]
+    assert [round(later - earlier) for earlier, later in pairwise(tried)] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "why_not",
+    [
+        {"host": 70, "models": {"far": {"pinned": True}}},
+        {"host": 70, "light": ["light", "far"]},
+        {"host": 70, "groups": {"one": {"members": ["far", "light"], "exclusive": True}}},
+    ],
+)
+def test_nobody_drops_weights_in_vain(build: Build, why_not: dict[str, Any]) -> None:
+    """Nor who has no way to, nor who may not be awake now. It is told what is waited for."""
+    house = full_host(build, **why_not)
+    cold = house.ask("cold", seconds=5, lasts=0.1)
+    pass_and_check(house, 1)
+    assert [one.why for one in house.arbiter.waiting] == ["the host has no memory for who could leave"]
+    pass_and_check(house, 5)
+    assert cold.outcome == "DeadlinePassed"
+    assert "wake 1" not in house.engines["far"].steps.happened and house.fleet.instances["far"].level == 1
 
 
 IDLE = {

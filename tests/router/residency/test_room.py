@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from controller.fleet.instance import STAGED
 from controller.fleet.state import State
 from controller.residency.memory import GIB
-from tests.router.gateway import SGLANG, VLLM, Gateway, Spec, code_of, until, whole
+from tests.router.gateway import SGLANG, VLLM, Gateway, Spec, code_of, is_gibberish, text_of, until, whole
 from tests.router.proxy.scripted import raw
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +133,22 @@ async def test_room_is_made_for_a_wake_by_hand(tmp_path: Path) -> None:
         await begin(gateway, "b")
         assert (await gateway.client.post("/model/wake/b?force=true")).status_code == 200
         assert awake(gateway) == {"b"}
+
+
+async def test_in_a_full_host_weights_are_dropped_for_those_that_have_to_be_kept(tmp_path: Path) -> None:
+    """An SGLang with its weights backed up cannot drop them as it leaves. A vLLM that sleeps elsewhere does instead."""
+    places = {"gpus": {0: {"memory_gib": 80}, 1: {"memory_gib": 80}}, "host": {"memory_gib": 70}}
+    patient = {**SETTINGS, **places, "residency": {"min_awake_seconds": 0, "max_wait_seconds": 60}}
+    kept = of("kept", 60, replace(SGLANG, enable_weights_cpu_backup=True))
+    cold, far = of("cold", 60, sleep_manager={"level": 2}), of("far", 50, gpus=[1])
+    async with whole(tmp_path, kept, cold, far, **patient) as gateway:
+        await begin(gateway, "cold", "far")
+        assert [gateway.instance(name).level for name in ("cold", "far")] == [2, 1]
+        assert (await gateway.complete("cold")).status_code == 200
+        assert [gateway.instance(name).level for name in ("kept", "far")] == [1, 2]
+        assert awake(gateway) == {"cold"}
+        for name in ("far", "kept"):
+            assert not is_gibberish(text_of(await gateway.complete(name)))
 
 
 async def test_of_an_exclusive_group_one_is_awake(tmp_path: Path) -> None:
