@@ -315,6 +315,17 @@ def test_who_is_asked_for_while_it_drops_its_weights_serves(build: Build) -> Non
     far.finish()
 
 
+def test_who_is_waited_for_drops_no_weights(build: Build) -> None:
+    """It may not be woken yet, and is not to be told to meanwhile."""
+    house = full_host(build, sleep_manager={"min_sleep_duration": 30, "wake_timeout_seconds": 60})
+    far, _ = house.ask("far", lasts=0.1), house.wake("cold")
+    pass_and_check(house, 10)
+    assert (far.phase, house.state("cold"), house.engines["far"].asleep) == ("waiting", State.ASLEEP, True)
+    pass_and_check(house, 25)
+    assert served(far) and house.state("cold") is State.READY
+    assert DEEPER not in {event.cause for event in house.told}
+
+
 def test_one_that_does_not_wake_to_drop_its_weights_is_left_in_peace(build: Build) -> None:
     """Ever longer. Who waits is served as soon as it can."""
     house = full_host(build)
