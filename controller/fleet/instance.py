@@ -279,7 +279,7 @@ class Instance:
         self._enter(State.STOPPED)
 
     def enter_crashed(self, problem: str, pause: float, failures: int) -> None:
-        """Its process has ended, for the so many-th time in a row: it may be started again after so many seconds."""
+        """Its process has ended: it may be started again after so many seconds. ``failures``: starts in vain since."""
         self.wake_failures, self._retry_at = failures, self.clock() + pause
         self.problem = problem
         self._enter(State.STOPPED)

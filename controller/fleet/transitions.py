@@ -265,7 +265,10 @@ class Transitions(Finding):
         await self._flights.join("stop", lambda: self._stop(cause, drain_seconds, hold, wanted))
 
     async def fall(self, problem: str, pause: float | None, failures: int) -> None:
-        """Its process has ended, as it should not have: it may be started again after so many seconds, if at all."""
+        """Its process has ended, as it should not have: it may be started again after so many seconds, if at all.
+
+        ``failures``: so many in a row, without its having been up between them.
+        """
         async with self._lock:
             if self.instance.state not in (State.FAILED, State.STOPPED):
                 return  # somebody was faster

@@ -41,10 +41,14 @@ class Row:
 
 
 class Course:
-    """What a process went through. ``due``: when it is started again, if it is. ``now`` is on any clock, in seconds."""
+    """What a process went through. ``due``: when it is started again, if it is. ``now`` is on any clock, in seconds.
+
+    ``in_vain``: failures in a row between which it was never seen up.
+    """
 
     def __init__(self) -> None:
         self.row = Row()
+        self.in_vain = 0
         self.due: float | None = None
         self._up_since: float | None = None
         self._up_until = 0.0
@@ -64,6 +68,7 @@ class Course:
     def fail(self, problem: str, now: float) -> str:
         """It has failed once more: it is due after a pause, or given up. Returns what there is to tell of it."""
         self.row = self.row.one_more(0.0 if self._up_since is None else self._up_until - self._up_since)
+        self.in_vain = self.in_vain + 1 if self._up_since is None else 1
         self._up_since = None
         pause = self.row.pause
         self.due = None if pause is None else now + pause

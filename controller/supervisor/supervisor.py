@@ -206,7 +206,7 @@ class Supervisor:
             log.error("%s is given up: %s", instance.name, problem)
             instance.tell(Happened.GIVEN_UP, detail=problem)
             del self._courses[instance]  # whoever starts it by hand begins a new row
-        await transitions.fall(problem, course.row.pause, course.row.failures)
+        await transitions.fall(problem, course.row.pause, course.in_vain)
 
     def _bring_back(self, transitions: Transitions) -> None:
         """At once where there is room. Nobody leaves for one that nobody asks for: it rests until somebody does."""

@@ -58,6 +58,17 @@ def test_it_is_due_after_the_pause_of_its_row_until_it_is_up() -> None:
     assert course.due is None
 
 
+def test_who_comes_up_between_its_failures_is_worth_waiting_for() -> None:
+    """Though they are of one row, as long as it is not well for long."""
+    course, found = Course(), []
+    for up in (False, True, False, False, True):
+        if up:
+            course.see_up(10.0)
+        course.fail("it ended", 20.0)
+        found.append((course.row.failures, course.in_vain))
+    assert found == [(1, 1), (2, 1), (3, 2), (4, 3), (5, 1)]
+
+
 def test_a_row_ends_with_health_seen_and_not_with_time_that_passes() -> None:
     """It may have ended at any moment since it was seen last."""
     for seen, failures in ((HEALTHY_SECONDS - 1, 2), (HEALTHY_SECONDS, 1)):

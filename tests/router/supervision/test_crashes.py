@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from controller.fleet import watcher
+from controller.fleet.admission import GIVE_UP_AFTER
 from controller.fleet.state import Hold, State
 from controller.launch.environment import MARKER
 from controller.service import open_fleet
@@ -110,6 +111,17 @@ async def test_what_dies_while_the_gateway_before_still_serves_is_back(workplace
         assert "hung" not in fleet.events("b")
         fleet.gateway.fleet.has_predecessor = False
         await until(lambda: "hung" in fleet.events("b"))
+
+
+async def test_one_that_dies_again_and_again_in_use_is_waited_for(workplace: Workplace) -> None:
+    """It comes up each time: who asks meanwhile is not refused, however many failures the row has."""
+    workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        for failures in range(1, GIVE_UP_AFTER + 2):
+            await fleet.looked()
+            fleet.kill("a")
+            await until(lambda: fleet.events("a").count("crashed") == failures)  # noqa: B023
+            assert text_of(await fleet.gateway.complete("a"))
 
 
 async def test_a_replica_serves_while_the_other_is_started_again(workplace: Workplace) -> None:
