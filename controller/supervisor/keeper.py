@@ -17,10 +17,11 @@ from controller.config.model import Config, Instance
 from controller.fleet.errors import EngineFailed, NotPossible
 from controller.fleet.fleet import Fleet
 from controller.fleet.keeper import Rest
-from controller.launch import plan
+from controller.launch import plan, process_tree
 from controller.launch.exclusion import AtWork, turn
 from controller.launch.launcher import Launcher, State
 from controller.launch.progress import Progress
+from controller.launch.sessions import last_leader
 from controller.launch.sleeper import Sleeper
 from controller.launch.survey import Survey
 from controller.launch.tmux import Tmux, TmuxError
@@ -94,6 +95,20 @@ class LaunchKeeper:
             raise EngineFailed(f"{name!r} cannot be stopped: {broken}") from broken
         if problem is not None:
             raise EngineFailed(f"{name!r} cannot be stopped: {problem}")
+
+    async def end_leftovers(self, name: str) -> None:
+        """End what an engine that has ended has left behind; its session stays. Raises ``TransitionRefused``."""
+        unit, seconds = self._unit(name), self._fleet.config.launch.stop_timeout_seconds
+        try:
+            async with turn(unit):
+                launch = (await self._launches.all()).get(name)
+                if launch is not None and await asyncio.to_thread(is_running, launch.process):
+                    return  # it has been started meanwhile
+                left = await asyncio.to_thread(process_tree.stop, last_leader(launch), unit.marker, seconds)
+        except BROKEN as broken:
+            raise EngineFailed(str(broken)) from broken
+        if left:
+            raise EngineFailed(f"processes that could not be ended: {', '.join(map(str, left))}")
 
     async def rest(self, name: str) -> Rest | None:
         instance = self._fleet.instances.get(name)

@@ -197,6 +197,8 @@ class Supervisor:
         if instance.slept:  # nobody wanted it: the next request starts it
             self._of(instance).due = None
             self._begin(instance, self._rest(transitions, DIED_ASLEEP))
+        elif instance.hold is Hold.GIVEN_UP:
+            self._begin(instance, self._clear_up(instance.name))
 
     async def _fail(self, transitions: Transitions, problem: str) -> None:
         """It has failed once more: it is due again after a pause, or given up."""
@@ -231,6 +233,13 @@ class Supervisor:
             await transitions.rest(cause)
         except TransitionRefused as refused:
             log.warning("what %s has left behind stays: %s", transitions.instance.name, refused)
+
+    async def _clear_up(self, name: str) -> None:
+        """Whoever is started again does that first."""
+        try:
+            await self._keeper.end_leftovers(name)
+        except TransitionRefused as refused:
+            log.warning("what %s has left behind stays: %s", name, refused)
 
     async def _restart(self, transitions: Transitions, wake: Callable[[str], Awaitable[None]]) -> None:
         instance = transitions.instance

@@ -143,6 +143,9 @@ class YardKeeper(LaunchKeeper):
             self._unit(name)
             await self._yard.stop(name)
 
+    async def end_leftovers(self, name: str) -> None:
+        """Nothing here leaves anything behind."""
+
     async def rest(self, name: str) -> Rest | None:
         if not self.can(name):
             return None

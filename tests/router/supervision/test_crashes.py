@@ -18,7 +18,7 @@ from controller.fleet.state import Hold, State
 from controller.launch.environment import MARKER
 from controller.service import open_fleet
 from controller.supervisor import policy
-from tests.controller.launch.conftest import Workplace
+from tests.controller.launch.conftest import Workplace, processes_of
 from tests.router.gateway import code_of, text_of, until
 from tests.router.proxy.scripted import raw
 from tests.router.supervision.conftest import kept, sim, wait_for_the_end_of
@@ -152,6 +152,17 @@ async def test_one_that_dies_again_and_again_is_given_up_until_somebody_starts_i
             assert code_of(await fleet.act("wakeup", "a"))[0] == 409
             assert (await fleet.act("start", "a")).status_code == 200
             await until(lambda: fleet.events("a").count("crashed") == 3)
+
+
+async def test_what_one_that_is_given_up_has_left_behind_is_ended(workplace: Workplace) -> None:
+    """Workers with a session of their own: they hold memory that the ledger promises to others. The pane stays."""
+    broken = {"command": [["sh", "-c", "setsid sleep 300 & exit 3"]], "engine": "openai"}
+    workplace.write({**sim("a"), **broken, "engine_args": []}, sleep_manager=ASLEEP_AT_ONCE)
+    with mock.patch.object(policy, "BUDGET", 1):
+        async with kept(workplace) as fleet:
+            await until(lambda: fleet.gateway.instance("a").hold is Hold.GIVEN_UP)
+            await until(lambda: not processes_of(workplace.folder))
+            assert workplace.panes()["a"].status == "exit status 3"
 
 
 async def test_one_that_died_asleep_is_started_by_its_next_request(workplace: Workplace) -> None:
