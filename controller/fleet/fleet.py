@@ -88,8 +88,8 @@ class Fleet:
         self._regroup(config, leaving)
         left = [one for name, one in before.items() if self.transitions.get(name) is not one]
         self.departed.update((one.instance.name, one) for one in left)
+        self._take_over()
         for name, one in self.transitions.items():
-            self.departed.pop(name, None)  # whatever runs there is this one's now
             if before.get(name) is not one:
                 for host in self._hosts:
                     host(one)
@@ -101,6 +101,13 @@ class Fleet:
                     self._watch(one, self._look_now(one))
         self.waker.renewed()
         return left
+
+    def _take_over(self) -> None:
+        """What runs under the name, or at the address, of one that there is now is that one's."""
+        urls = {one.config.spec.base_url for one in self.instances.values()}
+        for name, gone in list(self.departed.items()):
+            if name in self.transitions or gone.instance.config.spec.base_url in urls:
+                del self.departed[name]
 
     def _keep(self, config: InstanceConfig, before: Transitions | None) -> Transitions:
         """The instance there was, if it is the same engine, with other settings."""

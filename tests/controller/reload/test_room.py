@@ -125,6 +125,12 @@ def test_one_that_the_yaml_has_lost_is_counted_as_long_as_it_runs(workplace: Wor
     models[2]["start"] = "asleep"
     place.write(*models, sections=sections)
     assert place.do("up", only=[], wait=True)[0] == 0
+    place.write({**models[0], "name": "called-otherwise"}, *models[1:], sections=sections)
+    assert httpx2.post(f"{place.url}/admin/reload", trust_env=False).status_code == 200
+    assert not residency(place)["departed"]
+    assert residency(place)["places"]["gpu0"]["free"] == 2 * GIB
+    place.write(*models, sections=sections)
+    assert httpx2.post(f"{place.url}/admin/reload", trust_env=False).status_code == 200
     sections["models"] = {"b": {"pinned": False}}
     place.write(*models[1:], sections=sections)
     assert httpx2.post(f"{place.url}/admin/reload", trust_env=False).status_code == 200
