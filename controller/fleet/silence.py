@@ -9,6 +9,10 @@ MUTE_SECONDS = 120.0
 """Without an answer begun or ended, by one that does not: a long answer in one piece looks the same."""
 
 
+LONGEST_SECONDS = HUNG_SECONDS / 2
+"""Between two looks, however long they are apart: the gateway itself may have been stopped meanwhile."""
+
+
 class Silence:
     """Between two looks: has it done anything?
 
@@ -38,7 +42,7 @@ class Silence:
             self._pulse = pulse
             self._start()
         if self._looked is not None:
-            self._spent += now - self._looked
+            self._spent += min(now - self._looked, LONGEST_SECONDS)
         self._looked = now
         return self._spent / (MUTE_SECONDS if pulse is None else HUNG_SECONDS)
 

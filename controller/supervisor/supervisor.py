@@ -23,6 +23,7 @@ from controller.supervisor import rounds
 from controller.supervisor.keeper import LaunchKeeper
 from controller.supervisor.policy import Course, Signs, hangs
 from controller.supervisor.rounds import keep_looking
+from controller.supervisor.standstill import Standstill
 from state.desired_states import DesiredState, DesiredStates, Wanted
 
 log = logging.getLogger(__name__)
@@ -44,17 +45,21 @@ class Supervisor:
         self._courses: WeakKeyDictionary[Instance, Course] = WeakKeyDictionary()
         self._work: dict[Instance, asyncio.Task[None]] = {}
         self._stops: dict[Instance, asyncio.Task[None]] = {}
+        self._standstill = Standstill(fleet.clock())
         self._deciding = asyncio.Lock()  # what is wanted must not change between reading it and acting on it
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep looking while open."""
         self._attend()  # before the first look: requests may come at once
-        loop = asyncio.create_task(keep_looking(self.look, "the engines' processes"))
+        loops = [
+            asyncio.create_task(keep_looking(self._beat, "the time")),
+            asyncio.create_task(keep_looking(self.look, "the engines' processes")),
+        ]
         try:
             yield
         finally:
-            tasks = [loop, *self._work.values(), *self._stops.values()]
+            tasks = [*loops, *self._work.values(), *self._stops.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -268,10 +273,15 @@ class Supervisor:
         others = [one for one in self._fleet.instances.values() if one.state is State.STARTING]
         return any(self._keeper.can(one.name) and self._keeper.share_a_gpu(instance.name, one.name) for one in others)
 
+    async def _beat(self) -> None:
+        self._standstill.beat(self._fleet.clock())
+
     def _signs(self, instance: Instance) -> Signs:
         now = instance.clock()
-        silent = now - instance.silent_since if instance.silent_since is not None else 0.0
-        return Signs(instance.state, now - instance.since, now - instance.looked_at, silent)
+        self._standstill.beat(now)
+        seconds = partial(self._standstill.seconds, now=now)
+        silent = seconds(instance.silent_since) if instance.silent_since is not None else 0.0
+        return Signs(instance.state, seconds(instance.since), seconds(instance.looked_at), silent)
 
     def _of(self, instance: Instance) -> Course:
         return self._courses.setdefault(instance, Course())

@@ -21,14 +21,23 @@ def test_a_pulse_that_stands_still_is_silence_and_one_that_moves_is_none() -> No
     assert silence.lasts(10.0, now=0.0) == 0
     assert silence.lasts(10.0, now=HUNG_SECONDS / 2) == 0.5
     assert silence.lasts(11.0, now=HUNG_SECONDS) == 0
+    assert silence.lasts(11.0, now=1.5 * HUNG_SECONDS) == 0.5
     assert silence.lasts(11.0, now=2 * HUNG_SECONDS) == 1
 
 
 def test_one_that_tells_nothing_is_given_longer() -> None:
     silence = Silence()
     silence.lasts(None, now=0.0)
-    assert silence.lasts(None, now=HUNG_SECONDS) < 1
+    for now in range(10, int(MUTE_SECONDS), 10):
+        assert silence.lasts(None, now) < 1
     assert silence.lasts(None, now=MUTE_SECONDS) == 1
+
+
+def test_time_in_which_nobody_looked_is_not_silence() -> None:
+    """The gateway was stopped, or its machine: what the engine did meanwhile is not read yet."""
+    silence = Silence()
+    silence.lasts(10.0, now=0.0)
+    assert silence.lasts(10.0, now=3600.0) < 1
 
 
 def test_an_answer_ends_the_silence() -> None:

@@ -213,6 +213,20 @@ async def test_what_the_file_does_not_want_restarted_stays_dead(workplace: Workp
         assert code_of(await fleet.gateway.complete("a")) == (502, "engine_unreachable")
 
 
+async def test_nobody_is_replaced_because_the_gateway_was_stopped(workplace: Workplace) -> None:
+    """By a signal, or with its container: for so long it has seen no answer of anybody."""
+    workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
+    async with kept(workplace) as fleet:
+        a, clock = fleet.gateway.instance("a"), fleet.gateway.fleet.clock
+        await fleet.looked()
+        stood_still = 2 * policy.UNHEALTHY_SECONDS
+        fleet.gateway.fleet.clock = a.clock = lambda: clock() + stood_still
+        assert a.clock() - a.looked_at > policy.UNHEALTHY_SECONDS
+        await fleet.looked()
+        assert "hung" not in fleet.events("a")
+        assert fleet.gateway.state("a") is State.READY
+
+
 async def test_a_hung_one_is_replaced(workplace: Workplace) -> None:
     """It lives, has a request and does nothing: its process is ended, and a new one serves."""
     workplace.write(sim("a"), sleep_manager=ASLEEP_AT_ONCE)
