@@ -86,9 +86,9 @@ class Chronicle:
                 await self._events.add([asdict(event) for event in batch])
                 if batch[-1].number // PRUNE_EVERY > (batch[0].number - 1) // PRUNE_EVERY:
                     await self._events.prune()
-            except StateError:
+            except StateError as broken:
                 lost = max(0, len(batch) + len(self._unwritten) - MOST_UNWRITTEN)
-                log.exception("events could not be written; %d are lost", lost)
+                log.error("events could not be written; %d are lost: %s", lost, broken)
                 self._unwritten = [*batch, *self._unwritten][lost:]
                 return False
             return True

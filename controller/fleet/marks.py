@@ -27,14 +27,14 @@ class Marks:
         """Write a mark that only confirms what is so already: not being able to must not keep an engine asleep."""
         try:
             await self._kept.put(mark)
-        except StateError:
-            log.exception("the sleep mark of %s could not be written", mark.instance)
+        except StateError as broken:
+            log.error("the sleep mark of %s could not be written: %s", mark.instance, broken)
 
     async def clear(self) -> None:
         try:
             await self._kept.clear(self._instance.name)
-        except StateError:
-            log.exception("the sleep mark of %s could not be cleared", self._instance.name)
+        except StateError as broken:
+            log.error("the sleep mark of %s could not be cleared: %s", self._instance.name, broken)
 
     async def own(self) -> SleepMark | None:
         """The mark of this instance, under the name that it has now."""

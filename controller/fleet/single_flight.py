@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from controller.fleet.errors import NotPossible, TransitionRefused
+from state.database import StateError
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ class SingleFlight:
         """Nobody may be waiting for it. A refusal is seen in the state; anything else must not get lost."""
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if not isinstance(error, TransitionRefused):
+        if isinstance(error, StateError):
+            log.error("%s: %s", task.get_name(), error)
+        elif not isinstance(error, TransitionRefused):
             log.error("%s broke", task.get_name(), exc_info=error)
         self._broke(error)
 

@@ -100,8 +100,8 @@ class Meter:
         self._known[instance.name] = known = Measurement(instance.name, digest, measured.awake, measured.asleep, now)
         try:
             await self._kept.put(known)
-        except StateError:
-            log.exception("what %s was measured to take cannot be kept", instance.name)
+        except StateError as broken:
+            log.error("what %s was measured to take cannot be kept: %s", instance.name, broken)
 
 
 class Scale:

@@ -14,6 +14,7 @@ from controller.fleet.instance import DEEPER, Instance
 from controller.fleet.state import AWAKE, SLEEPING, State
 from router.sleep.policy import Deeper, Idleness, deeper, is_candidate
 from router.traffic.monitor import TrafficMonitor
+from state.database import StateError
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class SleepManager:
                 if instance.state is State.READY:  # it is not its state: it has no way to sleep
                     self._unable.add(instance)
                 log.warning("%s", unable)
-            except FleetError as refused:
+            except (FleetError, StateError) as refused:
                 log.info("%s", refused)
             except Exception:
                 log.exception("putting %s to sleep broke", instance.name)

@@ -76,12 +76,18 @@ def test_a_request_at_the_idle_edge_keeps_its_model_awake(house: House, step: st
 
 
 def test_where_marks_cannot_be_written_nobody_is_told_to_leave_again_and_again(house: House) -> None:
-    """The disk is full: no engine sleeps without its mark. Who waits is served once there is room on it."""
+    """The disk is full: no engine sleeps without its mark. Who waits is served once there is room on it.
+
+    It is not filled with traces either.
+    """
     house.marks.broken = True
     asking = house.ask("b", lasts=0.1)
     house.loop.pass_time(10)
     assert asking.phase == "waiting" and house.state("a") is State.READY
     assert len([event for event in house.told if event.what is Happened.EVICTED]) <= 2 * 10 + 1
+    house.put_to_sleep("a", "idle")
+    house.loop.pass_time(1)
+    assert house.wrong == []
     house.marks.broken = False
     house.loop.pass_time(2)
     assert served(asking)
