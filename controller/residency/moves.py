@@ -119,7 +119,8 @@ class Moves:
         self.spared[instance.name] = max(now + SPARED_SECONDS, now + now - began, instance.view(now).wake_at)
 
     def _has_left(self, step: Evict | Sink) -> None:
-        self.leaving.pop(step.name, None)
+        if self.leaving.get(step.name) is step:  # else it was told to sink as soon as it slept
+            del self.leaving[step.name]
         self._look_soon()
 
     # -- sinking -------------------------------------------------------------------------------------------------
@@ -139,8 +140,9 @@ class Moves:
             )
         except (FleetError, StateError) as refused:
             log.info("%s keeps its weights, which were to go for %s: %s", step.name, step.model, refused)
-            self._spare(transitions.instance, began)
         finally:
+            if transitions.instance.state is not State.ASLEEP or transitions.instance.level < step.level:
+                self._spare(transitions.instance, began)
             self._has_left(step)
 
     # -- their tasks ---------------------------------------------------------------------------------------------

@@ -321,6 +321,28 @@ def test_who_is_asked_for_while_it_drops_its_weights_serves(build: Build) -> Non
     far.finish()
 
 
+def test_one_that_has_just_left_drops_its_weights_at_once(build: Build) -> None:
+    """It left for one that came later, with them where the first in the line waits for room. It goes down once."""
+    tenants = [tenant("light", 60), tenant("cold", 60, host_memory_gib=99), tenant("far", 50, gpus=[1])]
+    tenants.append(tenant("later", 50, gpus=[1], host_memory_gib=99))
+    there: dict[str, Any] = {"host": 70, "light": ["light"], "asleep": ["cold", "later"], "residency": PATIENT}
+    house = build(tenants, {0: 80, 1: 60}, **there)
+    busy = house.ask("light")
+    house.loop.pass_time(0.1)
+    cold = house.ask("cold", lasts=0.1)
+    held = house.engines["far"].hold("sleep")
+    later = house.ask("later", lasts=0.1)
+    house.settle()
+    assert held.reached.is_set() and [one.model for one in house.arbiter.waiting] == ["cold", "later"]
+    busy.finish()
+    house.settle()
+    held.go.set()
+    pass_and_check(house, 2)
+    assert served(busy, cold, later)
+    slept = [event for event in house.told if (event.instance, event.what) == ("far", Happened.SLEPT)]
+    assert [(event.cause, event.level) for event in slept] == [(EVICTED, 1), (DEEPER, 2)]
+
+
 def test_who_is_waited_for_drops_no_weights(build: Build) -> None:
     """It may not be woken yet, and is not to be told to meanwhile."""
     house = full_host(build, sleep_manager={"min_sleep_duration": 30, "wake_timeout_seconds": 60})
