@@ -121,6 +121,7 @@ class SleepManager:
 
     async def sleep(self, instances: Sequence[Instance], cause: str = MANUAL) -> None:
         """Put those that are awake to sleep once they have drained. Raises ``TransitionRefused`` if one stays awake."""
+        await self._find_out(instances)
         awake = [one for one in instances if one.state in AWAKE | {State.FALLING_ASLEEP}]
         asleep = [one for one in instances if one.state is State.ASLEEP]
         await self._each(
@@ -134,6 +135,7 @@ class SleepManager:
 
     async def wake(self, instances: Sequence[Instance], *, force: bool) -> None:
         """Wake those that sleep. Raises ``TransitionRefused``; ``TooEarly`` before any is told, unless forced."""
+        await self._find_out(instances)
         remaining = max((one.remaining_sleep() for one in instances), default=0.0)
         if remaining > 0 and not force:
             message = f"it must sleep for another {remaining:.1f} s (min_sleep_duration); force=true wakes it now"
@@ -141,6 +143,11 @@ class SleepManager:
         asleep = [one for one in instances if one.state in SLEEPING]
         awake = [one for one in instances if one.state in AWAKE]
         await self._each(asleep or awake or instances, lambda one: self._fleet.waker.wake(one, MANUAL))
+
+    async def _find_out(self, instances: Sequence[Instance]) -> None:
+        """What they do, of those that a gateway that has just started has not seen yet."""
+        unseen = [self._fleet.way_of(one) for one in instances if one.state is State.UNKNOWN]
+        await asyncio.gather(*(one.settle() for one in unseen))
 
     async def _each(self, instances: Sequence[Instance], act: Callable[[Instance], Awaitable[None]]) -> None:
         outcomes = await asyncio.gather(*(act(one) for one in instances), return_exceptions=True)

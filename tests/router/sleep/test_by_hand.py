@@ -129,3 +129,13 @@ async def test_all_of_a_model_or_one_of_them(tmp_path: Path) -> None:
         await running.put_to_sleep("m")
         assert (await running.wake("b")).json()["instances"] == {"b": "ready"}
         assert (await running.wake("m")).json()["instances"] == {"a": "ready", "b": "ready"}
+
+
+async def test_one_that_was_not_looked_at_yet_is_found_out_about_first(tmp_path: Path) -> None:
+    """A gateway that has just started, beside engines that are slow to say what they do."""
+    async with whole(tmp_path, Spec("one"), sleep_manager=AT_ONCE) as running:
+        running.instance("one").state = State.UNKNOWN
+        assert (await running.sleep("one")).status_code == 200
+        running.instance("one").state = State.UNKNOWN
+        assert (await running.wake("one")).status_code == 200
+        assert running.state("one") is State.READY
