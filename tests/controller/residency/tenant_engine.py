@@ -186,7 +186,8 @@ class TenantEngine(FakeEngine):
             self.there = True
 
     def end(self) -> None:
-        """Its process, and whatever is in it."""
+        """Its process, and whatever is in it, and what it was still told: that is of no process that comes."""
+        self._processes += 1
         self.runs = self.there = self.asleep = self.meddled = False
         self.falling = 0
         for guest in list(self.serving):
