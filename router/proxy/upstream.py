@@ -4,7 +4,7 @@ What comes in is handed to a sink from within the transport's call: no task is s
 
 UpstreamError
 ├── ConnectFailed     nothing was sent: the request may go elsewhere
-├── Dropped           the connection ended before the first byte of an answer
+├── Dropped           the connection ended before there was anything of an answer to pass on
 ├── Broken            it ended, or spoke garbage, in the middle of one
 ├── Refused           the answer says that it takes no requests now (``refusal``)
 ├── Silent            no byte came for too long
@@ -58,7 +58,10 @@ class Sink(Protocol):
     """Where an answer goes. Called from the transport: must not block."""
 
     def arrived(self, upstream: Upstream, chunk: bytes) -> None:
-        """One read brought the head (the first time), a piece of the body, the end (``upstream.complete``), or all."""
+        """One read brought the head (the first time), a piece of the body, the end (``upstream.complete``), or all.
+
+        The head of a good answer with a length comes with its first piece: who has sent no more can still be replaced.
+        """
 
     def more(self, upstream: Upstream, chunk: bytes, frame: bytes) -> None:
         """The same, when it was just a piece in the middle. ``frame``: the HTTP chunk it came as, if just one."""
@@ -219,7 +222,7 @@ class Upstream(asyncio.Protocol):
         if self.complete:
             self.abort()  # nothing was asked: whatever this is, no request may meet it
             return
-        flowing = self._head_done
+        flowing = self._told
         self._fresh = True
         try:
             self._parser.feed_data(data)
@@ -259,9 +262,15 @@ class Upstream(asyncio.Protocol):
             return
         chunk = b"".join(self._arrived)
         self._arrived.clear()
-        if chunk or self.complete or not self._told:  # a read may bring nothing but the frame of a chunk
-            self._told = True
-            self._deliver(chunk)
+        if not chunk and not self.complete and (self._told or self._can_wait):
+            return  # nothing but the frame of a chunk, or but a head
+        self._told = True
+        self._deliver(chunk)
+
+    @property
+    def _can_wait(self) -> bool:
+        """Whether its head may go with what follows: not where the status alone has another engine asked."""
+        return self._framed and not self._chunked and self.status < 400
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = self._parser = self._write = None
@@ -273,6 +282,8 @@ class Upstream(asyncio.Protocol):
         elif error is None and self._head_done and not self._framed:
             self.complete = True  # such a body ends with its connection
             self._deliver(b"")
+        elif not self._told:
+            self.fail(Dropped("it closed the connection in the head of its answer, or just behind it"))
         else:
             self.fail(Broken("it closed the connection in the middle of its answer"))
 

@@ -15,11 +15,13 @@ from typing import Any, cast
 import pytest
 
 from tests.router.gateway import Gateway, Sim, gateway, until
+from tests.router.proxy.scripted import Received, answer, replicas
 from tests.runtime.engines.sim.stage import program
 
 pytestmark = pytest.mark.anyio
 
 AT_ONCE, AFTER = 16, 10
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,23 @@ def two() -> Iterator[dict[str, Process]]:
     words = ("--served-model-name", "m", "--ttft", "0.05", "--tokens-per-second", "500")
     with program(*words) as (first, one), program(*words) as (second, other):
         yield {"a": Process("a", first, one), "b": Process("b", second, other)}
+
+
+@pytest.mark.usefixtures("each_door")
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 O", HEAD], ids=["in its head", "behind its head"])
+async def test_one_that_has_sent_a_head_alone_has_not_begun(tmp_path: Path, sent: bytes) -> None:
+    """Nobody has been told of its answer: the other replica gives one."""
+
+    async def dies(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        await writer.drain()
+        await asyncio.sleep(0.05)  # so that it comes in a read of its own
+        writer.close()
+
+    async with replicas(tmp_path, {"a": dies, "b": answer(b'{"from": "b"}')}) as (running, engines):
+        answers = [await running.complete("one") for _ in range(4)]
+        assert [one.text for one in answers] == ['{"from": "b"}'] * 4
+        assert engines["a"].received
 
 
 @pytest.mark.usefixtures("each_door")
