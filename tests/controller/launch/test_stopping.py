@@ -6,10 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from controller.launch.tmux import Tmux
+from runtime.processes import identity
 from state.database import open_database
 from state.launches import Launches
 from tests.controller.launch.conftest import Workplace, processes_of, server, shell, tmux
@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 
 def runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return identity(pid) is not None
 
 
 def test_stop_leaves_no_process(workplace: Workplace) -> None:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import psutil
-
 from controller.config.load import load
 from controller.fleet import watcher
 from controller.fleet.state import State
@@ -22,6 +20,7 @@ from controller.launch.unit import Unit, units
 from controller.supervisor import policy, rounds
 from controller.supervisor.sidecars import Sidecars
 from controller.supervisor.supervisor import Supervisor
+from runtime.processes import identity
 from tests.controller.launch.conftest import Workplace
 from tests.controller.launch.conftest import workplace as workplace
 from tests.ports import free_port
@@ -111,4 +110,4 @@ def wait_for_the_end_of(pid: int) -> None:
 
 
 def runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return identity(pid) is not None
