@@ -10,6 +10,7 @@ import pytest
 
 from controller.residency.memory import GIB
 from tests.controller.launch.conftest import Workplace
+from tests.controller.launch.test_launching import until
 from tests.controller.reload.test_rollout import Place, sim, three_with_room_for_two
 from tests.ports import free_port
 
@@ -131,6 +132,7 @@ def test_one_that_the_yaml_has_lost_is_counted_as_long_as_it_runs(workplace: Wor
     assert residency(place)["places"]["gpu0"]["free"] == 2 * GIB
     place.write(*models, sections=sections)
     assert httpx2.post(f"{place.url}/admin/reload", trust_env=False).status_code == 200
+    until(lambda: residency(place)["instances"]["a"]["state"] == "ready")  # it has been looked at again
     sections["models"] = {"b": {"pinned": False}}
     place.write(*models[1:], sections=sections)
     assert httpx2.post(f"{place.url}/admin/reload", trust_env=False).status_code == 200
