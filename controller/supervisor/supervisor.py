@@ -201,9 +201,9 @@ class Supervisor:
         await self._fail(transitions, problem)
         if instance.slept:  # nobody wanted it: the next request starts it
             self._of(instance).due = None
-            self._begin(instance, self._rest(transitions, DIED_ASLEEP))
+            self._begin(instance, self._clear_up(instance.name, partial(transitions.rest, DIED_ASLEEP)))
         elif instance.hold is Hold.GIVEN_UP:
-            self._begin(instance, self._clear_up(instance.name))
+            self._begin(instance, self._clear_up(instance.name, partial(self._keeper.end_leftovers, instance.name)))
 
     async def _fail(self, transitions: Transitions, problem: str) -> None:
         """It has failed once more: it is due again after a pause, or given up."""
@@ -226,23 +226,17 @@ class Supervisor:
         elif self._fleet.models[instance.config.model].waiting:
             course.due = instance.clock()  # unless it is started for them
         else:
-            self._begin(instance, self._rest(transitions, CROWDED_OUT))
+            self._begin(instance, self._clear_up(instance.name, partial(transitions.rest, CROWDED_OUT)))
 
     def _is_wanted_unasked(self, instance: Instance) -> bool:
         """Whether it is to be there at any time, or no request would bring it back."""
         pinned = self._fleet.config.settings_of(instance.config.model).pinned
         return pinned or not instance.config.sleep.wakeup_on_request
 
-    async def _rest(self, transitions: Transitions, cause: str) -> None:
+    async def _clear_up(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Of one that is not started again now: whoever is does that first."""
         try:
-            await transitions.rest(cause)
-        except TransitionRefused as refused:
-            log.warning("what %s has left behind stays: %s", transitions.instance.name, refused)
-
-    async def _clear_up(self, name: str) -> None:
-        """Whoever is started again does that first."""
-        try:
-            await self._keeper.end_leftovers(name)
+            await work()
         except TransitionRefused as refused:
             log.warning("what %s has left behind stays: %s", name, refused)
 
